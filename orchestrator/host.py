@@ -1,0 +1,50 @@
+"""What Shoal needs of the host: programs, and where they may hide.
+
+Runs on any Python from 3.8 on, because `make setup` asks before the project's own Python exists.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NamedTuple
+
+# Debian leaves these out of an ordinary user's PATH; `ip`, `tc` and `iptables` live there.
+SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")
+
+
+class Tool(NamedTuple):
+    """A program and the Debian package that brings it."""
+
+    program: str
+    package: str
+
+
+TOOLS = (
+    Tool("ip", "iproute2"),
+    Tool("tc", "iproute2"),
+    Tool("unshare", "util-linux"),
+    Tool("nsenter", "util-linux"),
+    Tool("setpriv", "util-linux"),
+    Tool("iptables", "iptables"),
+)
+
+
+def search_path() -> str:
+    """PATH with the system's own folders behind it."""
+    folders = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    return os.pathsep.join([*folders, *(folder for folder in SYSTEM_FOLDERS if folder not in folders)])
+
+
+def missing_tools() -> list[Tool]:
+    """The tools that are nowhere on the search path."""
+    path = search_path()
+    return [tool for tool in TOOLS if shutil.which(tool.program, path=path) is None]
+
+
+def cure_for(tools: list[Tool]) -> str:
+    """The command that brings these tools."""
+    packages = " ".join(sorted({tool.package for tool in tools}))
+    if shutil.which("apt-get", path=search_path()):
+        return f"sudo apt-get update && sudo apt-get install -y {packages}"
+    return f"install these with your system's package manager (named as in Debian): {packages}"
