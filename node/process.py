@@ -1,0 +1,126 @@
+"""A process that we started, or that somebody recorded: known by its PID and its start time.
+
+A PID alone may by now be somebody else's. What `start` starts ends with its parent, by the
+parent-death signal. The kernel sends that when the *thread* that forked ends, not the process:
+call `start` from a thread that lives as long as the process shall, which a pool's thread is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.contract import HostError
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A PID and the clock tick since boot at which it began."""
+
+    pid: int
+    start_ticks: int
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId:
+        """The identity of a process that exists now; ProcessLookupError when there is none."""
+        return cls(pid, _stat(pid)[1])
+
+    def is_alive(self) -> bool:
+        """Whether this very process still runs; a zombie does not."""
+        try:
+            state, start_ticks = _stat(self.pid)
+        except ProcessLookupError:
+            return False
+        return start_ticks == self.start_ticks and state not in "ZX"
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Signal this very process; False when it is gone."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return False
+        try:
+            # The descriptor pins one process; only now does the check say which one it is.
+            if not self.is_alive():
+                return False
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """State and start time from /proc/<pid>/stat."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError) as err:
+        raise ProcessLookupError(pid) from err
+    fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold spaces and brackets
+    return fields[0], int(fields[19])  # fields 3 and 22 of proc(5)
+
+
+class Process:
+    """A child of ours, its output in a log file."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self.id = ProcessId.of(popen.pid)
+
+    @classmethod
+    def start(cls, argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> Process:
+        """Start `argv` in a session of its own, appending its output to `log`."""
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise HostError("setpriv is missing", "install util-linux")
+        with open(log, "ab") as out:
+            try:
+                popen = subprocess.Popen(
+                    [setpriv, "--pdeathsig", "KILL", "--", *argv],
+                    env=dict(env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a Ctrl-C at the terminal is ours alone to handle
+                )
+            except OSError as err:
+                raise HostError(f"cannot start {argv[0]}: {err.strerror}") from err
+        return cls(popen)
+
+    @property
+    def exit_status(self) -> int | None:
+        """Nothing while it runs; the negative signal number when one ended it."""
+        return self._popen.poll()
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Signal it; False when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._popen.poll() is None:  # not reaped, so the PID is still ours
+                return self.id.signal(number)
+        return False
+
+    def wait_exit(self, timeout_s: float) -> int | None:
+        """Its exit status, or nothing when it still runs after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while self._popen.poll() is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return None
+            try:
+                descriptor = os.pidfd_open(self._popen.pid)
+            except ProcessLookupError:
+                continue  # somebody else of us has just reaped it
+            try:
+                select.select([descriptor], [], [], left_s)
+            finally:
+                os.close(descriptor)
+        return self._popen.returncode
