@@ -7,7 +7,6 @@ them is believed. Only what Shoal uses: CIDv1, base32, SHA2-256.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from typing import Final
@@ -52,7 +51,7 @@ class Cid:
             raise CidError(f"not a CIDv1 in base32: {text[:100]!r}")
         try:
             binary = base64.b32decode(text[1:].upper() + "=" * (-len(text[1:]) % 8))
-        except binascii.Error as err:
+        except ValueError as err:  # also of characters beyond ASCII
             raise CidError(f"not a CIDv1 in base32: {text!r}") from err
         for codec in CODECS:
             head = b"\x01" + varint(codec) + SHA2_256
