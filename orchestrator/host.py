@@ -48,3 +48,26 @@ def cure_for(tools: list[Tool]) -> str:
     if shutil.which("apt-get", path=search_path()):
         return f"sudo apt-get update && sudo apt-get install -y {packages}"
     return f"install these with your system's package manager (named as in Debian): {packages}"
+
+
+def cure_for_box(step: str) -> str:
+    """Why a host refuses namespaces, most likely, and the command that allows them."""
+    if _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.geteuid() != 0:
+        return "AppArmor forbids it: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    if _sysctl("kernel/unprivileged_userns_clone") == "0" and os.geteuid() != 0:
+        return "the kernel forbids it: sudo sysctl -w kernel.unprivileged_userns_clone=1"
+    for kind in ("user", "pid", "net", "mnt", "uts"):
+        if _sysctl(f"user/max_{kind}_namespaces") == "0":
+            return f"the kernel allows none: sudo sysctl -w user.max_{kind}_namespaces=15000"
+    if step == "mounting /proc":
+        return "/proc is masked, as in a container: run on the host, or start the container with --privileged"
+    return "in a container: start it with --privileged; else: run as root"
+
+
+def _sysctl(name: str) -> str | None:
+    """A kernel setting; None where this kernel has no such setting."""
+    try:
+        with open(f"/proc/sys/{name}") as file:
+            return file.read().strip()
+    except OSError:
+        return None

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from node.contract import ENV_CACHE, HostError
 from orchestrator import host
 
 TOP = Path(__file__).resolve().parent.parent
@@ -25,15 +26,6 @@ VENV = TOP / ".venv"
 STAMP = VENV / "shoal-stamp"
 PYTHON_SERIES = "3.11"
 UV = "uv>=0.5,<1"
-EX_UNAVAILABLE = 69
-
-
-class CannotSetUpError(Exception):
-    """The host lacks something; `hint` is the cure."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 def say(text: str) -> None:
@@ -43,7 +35,7 @@ def say(text: str) -> None:
 
 def cache_folder() -> Path:
     """The project's own cache, the only place besides .venv that set-up writes to."""
-    return Path(os.environ.get("SHOAL_CACHE") or TOP / ".cache").resolve()
+    return Path(os.environ.get(ENV_CACHE) or TOP / ".cache").resolve()
 
 
 def check_machine() -> None:
@@ -52,8 +44,8 @@ def check_machine() -> None:
     found = f"{platform.system()} on {platform.machine()}, C library {libc or 'unknown'} {libc_version}"
     glibc_is_old = libc == "glibc" and [int(part) for part in libc_version.split(".")[:2]] < [2, 31]
     if platform.system() != "Linux" or platform.machine() != "x86_64" or libc != "glibc" or glibc_is_old:
-        raise CannotSetUpError(
-            f"TensorFlow Federated exists only for Linux on x86_64 with glibc 2.31 or newer; this is {found}.",
+        raise HostError(
+            f"TensorFlow Federated needs Linux on x86_64 with glibc 2.31 or newer; this is {found}.",
             "use such a machine, for example Debian 12 or Ubuntu 22.04 on an Intel or AMD processor",
         )
 
@@ -62,7 +54,7 @@ def apt_install(tools: list[host.Tool]) -> None:
     """Install as root where apt is at hand, else say what is missing."""
     names = ", ".join(tool.program for tool in tools)
     if os.geteuid() != 0 or shutil.which("apt-get", path=host.search_path()) is None:
-        raise CannotSetUpError(f"These programs are missing: {names}.", host.cure_for(tools))
+        raise HostError(f"These programs are missing: {names}.", host.cure_for(tools))
     packages = sorted({tool.package for tool in tools})
     say(f"{names} missing: installing {' '.join(packages)} with apt-get")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": host.search_path()}
@@ -75,7 +67,7 @@ def run(command: list[str], environment: dict[str, str], complaint: str, hint: s
     """Run a command with its output on standard error; a failure is one message."""
     status = subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode
     if status:
-        raise CannotSetUpError(f"{complaint} `{shlex.join(command)}` ended with {status}.", hint)
+        raise HostError(f"{complaint} `{shlex.join(command)}` ended with {status}.", hint)
 
 
 def find_python() -> str | None:
@@ -239,9 +231,9 @@ def main(arguments: list[str]) -> int:
             if not is_ready():
                 install()
                 say("done")
-    except CannotSetUpError as error:
-        print(f"setup: {error}\n  cure: {error.hint}", file=sys.stderr)
-        return EX_UNAVAILABLE
+    except HostError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         say("interrupted; `make setup` goes on from here")
         return 130
