@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"shoal/ipfsd/internal/config"
 	"shoal/ipfsd/internal/node"
 	"shoal/ipfsd/internal/repo"
@@ -145,7 +147,7 @@ func daemon(out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
-	started, err := node.Start(opened)
+	started, err := node.Start(opened, prometheus.DefaultRegisterer)
 	if err != nil {
 		return err
 	}

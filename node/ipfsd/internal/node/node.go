@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 
 	"github.com/ipfs/boxo/bitswap"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
@@ -65,12 +66,18 @@ func newContent(blocks blockservice.BlockService) Content {
 	return Content{blocks, merkledag.NewDAGService(blocks)}
 }
 
-// Start opens the swarm's port and all that hangs on it. The repository stays the caller's.
-func Start(r *repo.Repo) (*Node, error) {
-	if err := mprom.Inject(); err != nil { // before anything creates a metric
+// setLibraries settles what the libraries keep for the whole process, however many nodes run in it.
+var setLibraries = sync.OnceValue(func() error {
+	io.UnixFS_v1_2025.ApplyGlobals()
+	return mprom.Inject()
+})
+
+// Start opens the swarm's port and all that hangs on it, and tells the registry how many peers there are. The
+// repository stays the caller's.
+func Start(r *repo.Repo, registry prometheus.Registerer) (*Node, error) {
+	if err := setLibraries(); err != nil { // before anything creates a metric
 		return nil, err
 	}
-	io.UnixFS_v1_2025.ApplyGlobals()
 	switch r.Config.Routing.Type {
 	case "", "none":
 	default:
@@ -78,19 +85,21 @@ func Start(r *repo.Repo) (*Node, error) {
 	}
 	ctx, stop := context.WithCancel(imetrics.CtxScope(context.Background(), "ipfs"))
 	n := &Node{Repo: r, stop: stop, Blockstore: r.Blocks()}
-	if err := n.start(ctx); err != nil {
+	if err := n.start(ctx, registry); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
 }
 
-func (n *Node) start(ctx context.Context) error {
+func (n *Node) start(ctx context.Context, registry prometheus.Registerer) error {
 	net, err := newLibp2p(n.Repo.Config, n.Repo.SwarmKey)
 	if err != nil {
 		return err
 	}
 	n.Host, n.Swarm, n.Bandwidth = net.host, net.swarm, net.bandwidth
-	prometheus.MustRegister(peerCount{n.Swarm})
+	if err := registry.Register(peerCount{n.Swarm}); err != nil {
+		return err
+	}
 
 	var options []bitswap.Option
 	if every := n.Repo.Config.Transport().Rebroadcast; every > 0 {
