@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from node.ipfs.cid import MAX_BLOCK_BYTES, Cid, Verifier
+from node.ipfs.cid import MAX_BLOCK_BYTES, RAW, Cid, Verifier
 from node.ipfs.config import Peer
 from node.ipfs.errors import IpfsError, IpfsTimeoutError, TooLargeError, UnverifiedError
 from node.ipfs.rpc import Rpc, announced_bytes
@@ -18,6 +18,7 @@ STALL_S: Final = 5.0
 TIMEOUT_S: Final = 120.0
 AT_ONCE: Final = 32  # a fetch mostly waits: 32 together take about as long as three in a row
 TICKS_PER_STALL: Final = 4
+EMPTY: Final = Cid.of_block(RAW, b"")
 WIRE_PROGRESS_BYTES: Final = 1024  # more than pings and keepalives make in a tick
 
 
@@ -59,7 +60,10 @@ class Fetcher:
         progress the provider is disconnected and connected again, since Bitswap sends a lost want
         again only after 30 s or more, and the daemon is asked for the rest.
         """
-        partial = _Partial(Verifier(Cid.parse(wanted.cid)))
+        asked = Cid.parse(wanted.cid)
+        if asked == EMPTY:  # Bitswap does not carry a block of no bytes, and its name says all
+            return b""
+        partial = _Partial(Verifier(asked))
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             had_bytes = len(partial.content)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from node.ipfs import commands
+from node.ipfs.errors import IpfsError, IpfsTimeoutError, UnreachableError, from_message
+
+# Its patch of requests is for Unix sockets, which we do not use, and makes urllib3 warn at each call.
+os.environ["PY_IPFS_HTTP_CLIENT_PATCH_REQUESTS"] = "no"
+
 import ipfshttpclient
 import ipfshttpclient.exceptions as library_errors
 import ipfshttpclient.http
-
-from node.ipfs import commands
-from node.ipfs.errors import IpfsError, IpfsTimeoutError, UnreachableError, from_message
 
 GRACE_S: Final = 2.0  # between the daemon's timeout, the socket's and our own
 THREADS: Final = 16

@@ -88,7 +88,8 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from node.process import Process
-child = Process.start(["sh", "-c", "echo up; exec sleep 60"], env=os.environ, log=Path({str(tmp_path / "log")!r}))
+command = ["sh", "-c", "echo up; exec sleep 60"]
+child = Process.start(command, env=os.environ, log=Path({str(tmp_path / "log")!r}))
 print(child.id.pid, child.id.start_ticks, flush=True)
 sys.stdin.read()
 """

@@ -102,7 +102,7 @@ def test_a_wrong_checksum(site: Site) -> None:
 def test_a_torn_download(site: Site) -> None:
     path = site.release()
     site.torn.add(path)
-    with pytest.raises(HostError, match="broke off|cannot fetch"):
+    with pytest.raises(HostError, match=r"broke off|cannot fetch"):
         fetch_kubo.fetch(site.url)
     assert leftovers() == []
     site.torn.clear()
@@ -117,7 +117,7 @@ def test_a_checksum_page_that_is_none(site: Site) -> None:
 
 
 def test_a_release_that_is_not_there(site: Site) -> None:
-    with pytest.raises(HostError, match="Not Found|404"):
+    with pytest.raises(HostError, match=r"Not Found|404"):
         fetch_kubo.fetch(site.url)
 
 
