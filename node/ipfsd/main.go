@@ -65,19 +65,19 @@ func run(args []string, out io.Writer) error {
 		profile := flags.String("profile", "", "profiles to apply, with commas between")
 		flags.StringVar(profile, "p", "", "short for --profile")
 		if err := parse(flags, args[1:]); err != nil {
-			return err
+			return helped(err)
 		}
 		return initialize(out, *profile)
 	case "daemon":
 		flags.Bool("migrate", false, "taken for Kubo's sake; there is nothing to migrate")
 		if err := parse(flags, args[1:]); err != nil {
-			return err
+			return helped(err)
 		}
 		return daemon(out)
 	case "version":
 		number := flags.Bool("n", false, "only the number")
 		if err := parse(flags, args[1:]); err != nil {
-			return err
+			return helped(err)
 		}
 		if *number {
 			_, err := fmt.Fprintln(out, node.Version)
@@ -91,15 +91,20 @@ func run(args []string, out io.Writer) error {
 
 func parse(flags *flag.FlagSet, args []string) error {
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
 		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%s takes no argument %q", flags.Name(), flags.Arg(0))
 	}
 	return nil
+}
+
+// helped takes a call for help, which the flags have answered, as a success.
+func helped(err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	return err
 }
 
 func repository() (string, error) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -137,7 +138,7 @@ func Parse(path string, data []byte) (*Config, error) {
 	if err := c.check(); err != nil {
 		var wrong *Error
 		if errors.As(err, &wrong) {
-			wrong.Path = path
+			wrong.Path, wrong.Line = path, lineOf(data, wrong.Key)
 		}
 		return nil, err
 	}
@@ -145,16 +146,17 @@ func Parse(path string, data []byte) (*Config, error) {
 }
 
 func explain(path string, data []byte, err error) error {
-	line := func(offset int64) int {
-		return 1 + bytes.Count(data[:min(max(offset, 0), int64(len(data)))], []byte("\n"))
-	}
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &syntax):
-		return &Error{Path: path, Line: line(syntax.Offset), Say: "no JSON: " + syntax.Error()}
+		return &Error{Path: path, Line: lineAt(data, syntax.Offset), Say: "no JSON: " + syntax.Error()}
 	case errors.As(err, &kind):
-		return &Error{Path: path, Line: line(kind.Offset), Key: kind.Field,
+		line := lineAt(data, kind.Offset)
+		if kind.Offset == 0 { // one of ours, which knows only its own value
+			line = lineOf(data, kind.Field)
+		}
+		return &Error{Path: path, Line: line, Key: kind.Field,
 			Say: fmt.Sprintf("expected %s, got %s", kindName(kind.Type.String()), kind.Value)}
 	}
 	return &Error{Path: path, Say: err.Error()}
@@ -170,6 +172,10 @@ func kindName(goType string) string {
 		return "a text"
 	case "[]string":
 		return "a list of texts"
+	case "config.Strings":
+		return "an address or a list of addresses"
+	case "config.Duration":
+		return `a duration such as "10s"`
 	}
 	return "an object"
 }
@@ -204,10 +210,14 @@ func (c *Config) check() error {
 	if len(c.Addresses.API) == 0 {
 		return wrong("Addresses.API", "expected an address such as /ip4/127.0.0.1/tcp/5001")
 	}
-	for _, text := range c.Addresses.API {
+	for i, text := range c.Addresses.API {
 		address, err := ma.NewMultiaddr(text)
 		if err != nil || !transport.IsTCP(address) {
-			return wrong("Addresses.API", "%q: expected an address such as /ip4/127.0.0.1/tcp/5001", text)
+			key := "Addresses.API"
+			if len(c.Addresses.API) > 1 {
+				key = fmt.Sprintf("%s[%d]", key, i)
+			}
+			return wrong(key, "%q: expected an address such as /ip4/127.0.0.1/tcp/5001", text)
 		}
 		c.api = append(c.api, address)
 	}
@@ -305,7 +315,7 @@ func (s *Strings) UnmarshalJSON(data []byte) error {
 	}
 	var many []string
 	if err := json.Unmarshal(data, &many); err != nil {
-		return errors.New("expected an address or a list of addresses")
+		return mistyped[Strings](data)
 	}
 	*s = many
 	return nil
@@ -318,7 +328,7 @@ type Duration time.Duration
 func (d *Duration) UnmarshalJSON(data []byte) error {
 	var text *string
 	if err := json.Unmarshal(data, &text); err != nil {
-		return fmt.Errorf("expected a duration such as \"10s\", got %s", data)
+		return mistyped[Duration](data)
 	}
 	if text == nil || *text == "default" || *text == "" {
 		*d = 0
@@ -326,8 +336,13 @@ func (d *Duration) UnmarshalJSON(data []byte) error {
 	}
 	value, err := time.ParseDuration(*text)
 	if err != nil {
-		return fmt.Errorf("expected a duration such as \"10s\", got %q", *text)
+		return mistyped[Duration](data)
 	}
 	*d = Duration(value)
 	return nil
+}
+
+// mistyped is an error of the kind to which encoding/json adds the key.
+func mistyped[T any](data []byte) error {
+	return &json.UnmarshalTypeError{Value: string(data), Type: reflect.TypeFor[T]()}
 }

@@ -11,10 +11,11 @@ import (
 	ipld "github.com/ipfs/go-ipld-format"
 )
 
-// Blocks is the blockstore of the repository.
+// Blocks is the blockstore of the repository. Blocks whose CID holds all their bytes are always there and never
+// stored, as Kubo has it.
 func (r *Repo) Blocks() blockstore.GCBlockstore {
 	plain := blockstore.NewBlockstore(r.Data)
-	return blockstore.NewGCBlockstore(honest{plain}, blockstore.NewGCLocker())
+	return blockstore.NewGCBlockstore(blockstore.NewIdStore(honest{plain}), blockstore.NewGCLocker())
 }
 
 // honest never gives out bytes that are not what they are called. A block that went bad on disk is reported and

@@ -20,6 +20,7 @@ type Stream struct {
 
 	local  manet.Conn
 	remote network.Stream
+	end    sync.Once
 }
 
 // Reset ends the stream at once, at both ends.
@@ -64,12 +65,16 @@ func (t *Tunnels) pipe(local manet.Conn, remote network.Stream, origin, target m
 	both.Wait()
 }
 
-// copy moves one direction. A clean end closes both sides, which delivers what was sent; an error resets them.
+// copy moves one direction. A clean end closes both sides, which delivers what was sent; an error resets them. The
+// first end decides: closing makes the other direction fail, and a reset then would destroy what is on its way.
 func (s *Stream) copy(to io.Writer, from io.Reader) {
-	if _, err := io.Copy(to, from); err != nil {
-		s.Reset()
-		return
-	}
-	_ = s.remote.Close()
-	_ = s.local.Close()
+	_, err := io.Copy(to, from)
+	s.end.Do(func() {
+		if err != nil {
+			s.Reset()
+			return
+		}
+		_ = s.remote.Close()
+		_ = s.local.Close()
+	})
 }

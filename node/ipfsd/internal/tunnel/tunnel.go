@@ -24,7 +24,10 @@ import (
 // Prefix that a protocol's name must have unless the caller asks for a custom one.
 const Prefix = "/x/"
 
-const dialTimeout = 30 * time.Second
+const (
+	dialTimeout = 30 * time.Second
+	acceptPause = 100 * time.Millisecond
+)
 
 // Listener is one end that takes connections: from peers (a listen) or from local programs (a forward).
 type Listener struct {
@@ -160,8 +163,18 @@ func (t *Tunnels) Forward(name protocol.ID, listen ma.Multiaddr, to *peer.AddrIn
 	t.work.Go(func() {
 		for {
 			local, err := listener.Accept()
-			if err != nil {
+			if errors.Is(err, net.ErrClosed) {
 				return
+			}
+			if err != nil {
+				// Too many open files, mostly; that passes, and the listener goes on.
+				slog.Warn("tunnel cannot accept a connection", "listen", actual, "error", err)
+				select {
+				case <-time.After(acceptPause):
+				case <-t.ctx.Done():
+					return
+				}
+				continue
 			}
 			t.work.Go(func() { t.carry(local, name, to, target.Multiaddr()) })
 		}
