@@ -1,16 +1,68 @@
-# Thin on purpose: each target is one command. `make help` lists them.
-PYTHON := .venv/bin/python
+# Thin on purpose: what a target does stands in one file, named in its command.
+PYTHON := $(CURDIR)/.venv/bin/python
 SOURCES := orchestrator node aggregator tests
+IN_BOX := $(PYTHON) -m orchestrator.box run --
+
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@/ {printf "%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: setup
+##@ Use
+.PHONY: setup swarm ipfs kubo
 setup: ## Install the host's tools, Python 3.11 and the locked packages (cached)
 	@python3 -m orchestrator.setup
 
-.PHONY: lock
+swarm: setup ipfs ## Run five IPFS daemons that fetch from and tunnel to each other; ARGS="--help" tells more
+	@$(PYTHON) -m orchestrator.swarm $(ARGS)
+
+ipfs: ## Build the embedded IPFS daemon (cached) and print its path
+	@python3 node/ipfs/build.py
+
+kubo: ## Fetch the official Kubo release, check it, and print its path
+	@python3 node/ipfs/fetch_kubo.py
+
+##@ Test
+.PHONY: test test-unit test-go test-conformance test-box test-fleet test-long bench-ipfs
+test: setup lint ipfs test-go test-conformance test-unit test-box test-fleet ## Run everything that CI runs
+
+test-unit: setup ## Run the tests that need no daemon and no box
+	@$(PYTHON) -m pytest tests/unit
+
+test-go: ipfs ## Check the embedded daemon's own code: format, vet, staticcheck, tests with the race detector
+	@node/ipfsd/check.sh
+
+test-conformance: setup ipfs ## Run the kit recorded from Kubo against the embedded daemon, in a box
+	@$(IN_BOX) env HOME=/run TMPDIR=/run PYTHON=$(PYTHON) \
+		tests/conformance/up.sh "$$(python3 node/ipfs/build.py | tail -n 1)"
+
+test-box: setup ## Test the box itself, as this user and, if that is root, as an unprivileged one
+	@$(PYTHON) -m pytest tests/box
+
+test-fleet: setup ipfs ## Test with real daemons, in a box
+	@$(IN_BOX) $(PYTHON) -m pytest tests/fleet
+
+test-long: setup ipfs ## Run the tests that take minutes, in a box
+	@$(IN_BOX) $(PYTHON) -m pytest -m long tests/fleet
+
+bench-ipfs: setup ipfs ## Measure the IPFS daemons, print the table, write runs/bench/ipfs.json
+	@$(IN_BOX) $(PYTHON) -m tests.fleet.bench_ipfs $(ARGS)
+
+##@ Change
+.PHONY: lint format lock clean
+lint: setup ## Check style, format and types
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m ruff format --quiet --check .
+	@$(PYTHON) -m mypy $(SOURCES)
+
+format: setup ## Format the Python code and mend what ruff can mend
+	@$(PYTHON) -m ruff check --quiet --fix .
+	@$(PYTHON) -m ruff format --quiet .
+
 lock: setup ## Resolve pyproject.toml into requirements.lock anew
 	@python3 -m orchestrator.setup lock
+
+clean: ## Remove the environment, the caches and the runs' results
+	@rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache runs

@@ -1,0 +1,1 @@
+"""The round state machine, strategies and records of a training; empty so far."""
