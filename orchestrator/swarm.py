@@ -209,25 +209,28 @@ def run(order: Order) -> list[Row]:
 
 def main(argv: Sequence[str]) -> int:
     """Run, report, and end with the verdict."""
+    # With --json, standard output is the answer or nothing.
+    verdict = sys.stderr if "--json" in argv else sys.stdout
     try:
         order, as_json = parse(argv)
         rows = run(order)
     except ShoalError as error:
         print(f"swarm: {error}", file=sys.stderr)
-        print(f"verdict: {'violated' if error.exit_code == ExitCode.VIOLATED else 'not run'}")
+        held = "violated" if error.exit_code == ExitCode.VIOLATED else "not run"
+        print(f"verdict: {held}", file=verdict)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001 - the edge: a bug must not look like a verdict
         traceback.print_exc()
+        print("verdict: not run", file=verdict)
         return ExitCode.BUG
     objects = f"{order.nodes * (order.nodes - 1)} objects fetched and verified"
     if as_json:
         print(json.dumps({"verdict": "held", "order": asdict(order), "members": [asdict(r) for r in rows]}))
-        say(f"verdict: held ({objects})")
     else:
         print(table(rows))
-        print(f"verdict: held ({objects}, every tunnel's asker recognised)")
+    print(f"verdict: held ({objects}, every tunnel's asker recognised)", file=verdict)
     return ExitCode.HELD
 
 

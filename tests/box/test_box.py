@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from node.contract import ExitCode, HostError, ShoalError
+from node.contract import ExitCode, HostError, ShoalError, UsageError
 from orchestrator.box import Box, Node
 from orchestrator.process import CommandFailedError, Identity, children_of
 
@@ -100,7 +100,8 @@ def test_a_node_has_its_own_interfaces_and_no_way_out(box: Box) -> None:
 
 def test_the_box_has_its_own_processes_name_and_run(box: Box) -> None:
     said = box.run(
-        ["sh", "-c", "hostname; id -u; cat /proc/1/cmdline | tr '\\0' ' '; echo; pwd; ls /run"], timeout_s=SOON_S
+        ["sh", "-c", "hostname; id -u; cat /proc/1/cmdline | tr '\\0' ' '; echo; pwd; ls /run"],
+        timeout_s=SOON_S,
     )
     name, user, init, folder = said.stdout.splitlines()
     assert (name, user, folder) == ("shoal", "0", os.getcwd())
@@ -266,6 +267,12 @@ def test_ctrl_c_reaches_the_command_which_may_tidy_up(reaction: str, status: int
         os.killpg(run.pid, signal.SIGINT)
         assert run.wait(SOON_S) == status
         assert run.stdout.read() == (b"bye\n" if status == 5 else b"")
+
+
+def test_current_is_refused_outside_a_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHOAL_BOX", raising=False)
+    with pytest.raises(UsageError, match="inside a box"):
+        Box.current()
 
 
 def test_a_wrong_call_teaches() -> None:

@@ -1,0 +1,74 @@
+"""Who may import whom, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+PACKAGES = ("node", "aggregator", "orchestrator")
+ALLOWED = {
+    "node": {"node"},
+    "aggregator": {"aggregator", "node"},
+    "orchestrator": {"orchestrator", "node.contract"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The project's modules that a file imports, each by its full name."""
+    names: set[str] = set()
+    for element in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(element, ast.Import):
+            names |= {alias.name for alias in element.names}
+        elif isinstance(element, ast.ImportFrom):
+            assert element.level == 0, f"{path}: a relative import"
+            assert element.module is not None
+            names |= {f"{element.module}.{alias.name}" for alias in element.names}
+    return {name for name in names if name.partition(".")[0] in PACKAGES}
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in allowed)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_import_law(package: str) -> None:
+    files = list((TOP / package).rglob("*.py"))
+    assert files
+    broken = [
+        f"{path.relative_to(TOP)} imports {name}"
+        for path in files
+        for name in sorted(imported(path))
+        if not within(name, ALLOWED[package])
+    ]
+    assert broken == []
+
+
+def test_only_the_runner_starts_processes() -> None:
+    # set-up and init run apart from the rest: before the environment exists, and as PID 1 of a box.
+    apart = {"process.py", "setup.py", "init.py"}
+    starters = ("subprocess.run", "subprocess.Popen", "os.fork", "os.system", "subprocess.check")
+    broken = [
+        f"{path.name}: {starter}"
+        for path in (TOP / "orchestrator").rglob("*.py")
+        if path.name not in apart
+        for starter in starters
+        if starter in path.read_text()
+    ]
+    assert broken == []
+
+
+def test_importing_the_orchestrator_loads_no_tensorflow() -> None:
+    modules = [f"orchestrator.{path.stem}" for path in sorted((TOP / "orchestrator").glob("[a-z]*.py"))]
+    code = "\n".join(f"import {module}" for module in modules)
+    code += "\nimport sys\nprint(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True
+    ).stdout
+    loaded = set(said.split())
+    assert "orchestrator" in loaded
+    assert loaded.isdisjoint({"tensorflow", "tensorflow_federated", "numpy", "jax"})
