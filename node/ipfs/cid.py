@@ -11,6 +11,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
+from node.ipfs.errors import CidError
+
 RAW: Final = 0x55
 DAG_PB: Final = 0x70
 DAG_CBOR: Final = 0x71
@@ -21,10 +23,6 @@ SHA2_256: Final = b"\x12\x20"
 CHUNK_BYTES: Final = 1 << 20
 MAX_LINKS: Final = 1024
 MAX_BLOCK_BYTES: Final = 2 << 20
-
-
-class CidError(ValueError):
-    """A text that is no CID of the kind Shoal uses."""
 
 
 def varint(number: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.contract import HostError, ShoalError
+from node.contract import ExitCode, HostError, ShoalError
 
 
 class DaemonError(HostError):
@@ -10,7 +10,9 @@ class DaemonError(HostError):
 
 
 class IpfsError(ShoalError):
-    """The daemon refused; the message is its own."""
+    """The daemon refused, in its own words; what was expected of the swarm does not hold."""
+
+    exit_code = ExitCode.VIOLATED
 
 
 class UnreachableError(IpfsError):
@@ -19,6 +21,10 @@ class UnreachableError(IpfsError):
 
 class IpfsTimeoutError(IpfsError):
     """Not done in the time given."""
+
+
+class CidError(IpfsError):
+    """A text that is no CID of the kind Shoal uses."""
 
 
 class UnverifiedError(IpfsError):

@@ -22,19 +22,21 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from node.contract import ExitCode, ShoalError, UsageError
+from node.contract import ExitCode, HostError, ShoalError, UsageError
 from node.ipfs import engine as engines
 from node.ipfs.asker import AskerRelay
 from node.ipfs.client import Client
-from node.ipfs.config import Peer, Settings
+from node.ipfs.config import LOOPBACK, Peer, Settings
 from node.ipfs.daemon import Daemon
 from node.ipfs.dialler import Dialler
+from node.ipfs.errors import IpfsError, UnverifiedError
 
 ECHO: Final = "/x/shoal/echo/1"
 ECHO_BYTES: Final = 200
 MAX_LINE_BYTES: Final = 1 << 20
 LONGEST_FETCH_S: Final = 60.0
 CONNECT_S: Final = 30.0
+TUNNEL_S: Final = 30.0
 
 
 class Member:
@@ -44,7 +46,10 @@ class Member:
         self.name = _take(order, "name", str)
         self.object = deterministic_bytes(self.name, _take(order, "object_bytes", int))
         folder = Path(_take(order, "folder", str))
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise HostError(f"cannot make the folder {folder}: {err.strerror}") from err
         self.settings = Settings(
             data_address=_take(order, "data_address", str), transport=_take(order, "transport", str)
         )
@@ -106,25 +111,15 @@ class Member:
         port = await self.client.forward(ECHO, _peer(told).peer_id)
         sent = secrets.token_bytes(ECHO_BYTES)
         expected = self.peer_id.encode() + b"\n" + sent
-        async with asyncio.timeout(CONNECT_S):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                began = time.monotonic()
-                writer.write(sent)
-                await writer.drain()
-                try:
-                    got = await reader.readexactly(len(expected))
-                except asyncio.IncompleteReadError as err:
-                    raise ShoalError(
-                        f"the tunnel to {told['name']} broke after {len(err.partial)} bytes"
-                    ) from err
-                taken_ms = _since_ms(began)
-            finally:
-                writer.close()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(TUNNEL_S):
+                got = await _exchange(port, sent, len(expected))
+        except (OSError, asyncio.IncompleteReadError) as err:  # a timeout is an OSError too
+            raise IpfsError(f"the tunnel to {told['name']} broke: {err!r}") from err
+        taken_ms = _since_ms(began)
         if got != expected:
-            raise ShoalError(
-                f"the tunnel to {told['name']} gave back other bytes, or took us for somebody else"
-            )
+            raise UnverifiedError(f"the tunnel to {told['name']} gave back other bytes, or another asker")
         return {"event": "tunnelled", "name": told["name"], "round_trip_ms": taken_ms, "asker_verified": True}
 
     async def done(self) -> dict[str, Any]:
@@ -152,6 +147,17 @@ async def echo(asker: str, reader: asyncio.StreamReader, writer: asyncio.StreamW
     while piece := await reader.read(1 << 16):
         writer.write(piece)
         await writer.drain()
+
+
+async def _exchange(port: int, sent: bytes, count: int) -> bytes:
+    """Send on a new connection, read so many bytes, close."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    try:
+        writer.write(sent)
+        await writer.drain()
+        return await reader.readexactly(count)
+    finally:
+        writer.close()
 
 
 async def exercise(lines: asyncio.StreamReader) -> None:
@@ -239,8 +245,11 @@ def _since_ms(began: float) -> float:
 async def _main() -> None:
     lines = asyncio.StreamReader(limit=MAX_LINE_BYTES)
     loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    await exercise(lines)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    try:
+        await exercise(lines)
+    finally:
+        transport.close()
 
 
 def main() -> int:

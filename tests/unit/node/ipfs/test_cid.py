@@ -13,13 +13,13 @@ from node.ipfs.cid import (
     MAX_BLOCK_BYTES,
     RAW,
     Cid,
-    CidError,
     FileHasher,
     Verifier,
     _Node,
     _parent,
     varint,
 )
+from node.ipfs.errors import CidError
 
 KIB, MIB = 1 << 10, 1 << 20
 

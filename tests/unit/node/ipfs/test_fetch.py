@@ -6,10 +6,9 @@ import hashlib
 import pytest
 from aiohttp import web
 
-from node.ipfs.cid import CidError
 from node.ipfs.client import Client
 from node.ipfs.config import Peer
-from node.ipfs.errors import IpfsTimeoutError, TooLargeError, UnverifiedError
+from node.ipfs.errors import CidError, IpfsTimeoutError, TooLargeError, UnverifiedError
 from node.ipfs.fetch import WIRE_PROGRESS_BYTES, Wanted
 from tests.unit.node.ipfs.fake_rpc import OTHER, changed, cut, fake_daemon, stuck, whole
 
