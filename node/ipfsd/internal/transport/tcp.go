@@ -133,7 +133,7 @@ func (t *TCP) Listen(address ma.Multiaddr) (core.Listener, error) {
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	return t.upgrader.UpgradeListener(t, wrapped), nil
+	return t.upgrader.UpgradeGatedMaListener(t, t.upgrader.GateMaListener(wrapped)), nil
 }
 
 type resettingListener struct{ net.Listener }
