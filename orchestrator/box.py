@@ -237,13 +237,22 @@ def _wait_end(outer: Process) -> None:
 
 def run_command(argv: Sequence[str]) -> int:
     """Run a command in a fresh box on our own terminal; its exit status, or 128 and its signal."""
+    started: Process | None = None
+    early: list[int] = []
+
+    def relay(number: int, _: object) -> None:
+        if started is None:
+            early.append(number)
+        else:
+            started.send_signal(number)
+
     with Box.open() as box:
-        started = box.start(argv, stdin=None, stdout=None, stderr=None)
         relayed = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-        before = {
-            number: signal.signal(number, lambda number, _: started.send_signal(number)) for number in relayed
-        }
+        before = {number: signal.signal(number, relay) for number in relayed}
         try:
+            started = box.start(argv, stdin=None, stdout=None, stderr=None)
+            for number in early:
+                started.send_signal(number)
             status = started.wait()
         finally:
             for number, handler in before.items():
@@ -261,6 +270,8 @@ def main(argv: Sequence[str]) -> int:
             return ExitCode.USAGE
     try:
         return run_command(command)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except ShoalError as error:
         print(f"box: {error}", file=sys.stderr)
         return error.exit_code
