@@ -29,6 +29,7 @@ READY_S: Final = 20.0
 STOP_S: Final = 12.0
 FIRST_TERM_S: Final = 3.0  # Kubo with an open subscription takes 30 s, unless told a second time
 PROBE_S: Final = 0.01
+ANSWER_S: Final = 0.5  # of one probe; an unanswered one is made again
 LOG_LINES: Final = 12
 MEMORY_LIMIT: Final = "256MiB"
 
@@ -168,7 +169,7 @@ class Daemon:
         return config.identity(config.parse(file.read_text(), file), file)
 
     def _ask_id(self) -> str | None:
-        connection = http.client.HTTPConnection(LOOPBACK, self.settings.api_port, timeout=2)
+        connection = http.client.HTTPConnection(LOOPBACK, self.settings.api_port, timeout=ANSWER_S)
         try:
             connection.request("POST", "/api/v0/id?timeout=2s")
             reply = connection.getresponse()
