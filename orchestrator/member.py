@@ -135,17 +135,12 @@ class Members:
             status: int | None = process.wait(5.0)
         except subprocess.TimeoutExpired:
             status = None
-        message = f"{name} ended early with {status}."
-        hint = self._log_tail(name)
-        if event is not None:
-            message = f"{name}: {event.get('message')}"
-            hint = str(event.get("hint") or hint)
-        kinds: dict[int | None, type[ShoalError]] = {
-            ExitCode.HOST: HostError,
-            ExitCode.USAGE: UsageError,
-            ExitCode.BUG: ShoalError,
-        }
-        return kinds.get(status, MemberFailedError)(message, hint)
+        if event is None:
+            # A failure that a member knows has its own event; without one the member itself is broken.
+            return ShoalError(f"{name} ended early with {status}.", self._log_tail(name))
+        kinds: dict[int | None, type[ShoalError]] = {ExitCode.HOST: HostError, ExitCode.USAGE: UsageError}
+        kind = kinds.get(status, MemberFailedError)
+        return kind(f"{name}: {event.get('message')}", str(event.get("hint") or self._log_tail(name)))
 
     def _log_tail(self, name: str) -> str:
         lines = self._logs[name].read_text(errors="replace").splitlines()

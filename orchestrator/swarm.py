@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import statistics
 import sys
@@ -80,11 +81,12 @@ def exercise(
 ) -> list[Row]:
     """Start a member in each place and lead them through the protocol; raises when one fails."""
     swarm_key = secrets.token_hex(32)
+    python_path = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
     with Members() as members:
         for index, (name, place) in enumerate(places.items(), start=1):
             home = folder / name
             home.mkdir()
-            members.start(name, place, argv, {"PYTHONPATH": str(TOP)}, home / "member.log")
+            members.start(name, place, argv, {"PYTHONPATH": python_path}, home / "member.log")
             members.tell(
                 name,
                 {

@@ -59,7 +59,7 @@ def test_every_member_is_led_through_the_protocol(tmp_path: Path) -> None:
     ("wrong", "kind", "complaint"),
     [
         ("host", HostError, r"w2: no engine\n  make ipfs"),
-        ("dies", MemberFailedError, r"w2 ended early with 3\.\n  a last word"),
+        ("dies", ShoalError, r"w2 ended early with 3\.\n  a last word"),
         ("babbles", MemberFailedError, r"w2: said something that is no event: hello"),
         ("cid", MemberFailedError, r"w2 did not fetch the object of w1"),
         ("tunnel", MemberFailedError, r"w2 was not recognised through its tunnel to w1"),
@@ -68,8 +68,9 @@ def test_every_member_is_led_through_the_protocol(tmp_path: Path) -> None:
     ],
 )
 def test_what_goes_wrong_is_named(tmp_path: Path, wrong: str, kind: type[ShoalError], complaint: str) -> None:
-    with pytest.raises(kind, match=complaint):
+    with pytest.raises(kind, match=complaint) as caught:
         play(tmp_path, wrong)
+    assert caught.value.exit_code == kind.exit_code
 
 
 def test_a_silent_member_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
