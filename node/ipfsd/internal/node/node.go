@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/ipfs/boxo/bitswap"
+	"github.com/ipfs/boxo/bitswap/client"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockservice"
 	"github.com/ipfs/boxo/blockstore"
@@ -50,6 +51,7 @@ type Node struct {
 
 	Blockstore blockstore.GCBlockstore
 	Online     Content // asks the swarm for what is missing
+	Added      Content // the same, for what is made here: whoever waits for it gets it at once
 	Offline    Content // knows only what is stored
 	Pins       pin.Pinner
 
@@ -101,13 +103,20 @@ func (n *Node) start(ctx context.Context, registry prometheus.Registerer) error 
 		return err
 	}
 
+	profile := n.Repo.Config.Transport()
 	var options []bitswap.Option
-	if every := n.Repo.Config.Transport().Rebroadcast; every > 0 {
+	if every := profile.Rebroadcast; every > 0 {
 		options = append(options, bitswap.RebroadcastDelay(every))
+	}
+	if patience := profile.AnswerPatience; patience > 0 {
+		waiting := client.DefaultDontHaveTimeoutConfig()
+		waiting.MinTimeout = patience
+		options = append(options, bitswap.WithClientOption(client.WithDontHaveTimeoutConfig(waiting)))
 	}
 	// No provider finder: content is asked for from connected peers, as Kubo does with Routing.Type=none.
 	n.Bitswap = bitswap.New(ctx, bsnet.NewFromIpfsHost(n.Host), nil, n.Blockstore, options...)
-	n.Online = newContent(blockservice.New(n.Blockstore, n.Bitswap))
+	n.Online = newContent(blockservice.New(n.Blockstore, newFetching(n.Bitswap, profile.PassOnDelay)))
+	n.Added = newContent(blockservice.New(n.Blockstore, n.Bitswap))
 	n.Offline = newContent(blockservice.New(n.Blockstore, offline.Exchange(n.Blockstore)))
 
 	if n.Pins, err = dspinner.New(ctx, n.Repo.Data, n.Online.DAG); err != nil {
@@ -119,7 +128,7 @@ func (n *Node) start(ctx context.Context, registry prometheus.Registerer) error 
 			return err
 		}
 	}
-	n.Peering = transport.NewPeering(n.Host, n.Swarm, n.Repo.Config.Transport())
+	n.Peering = transport.NewPeering(n.Host, n.Swarm, profile)
 	for _, p := range n.Repo.Config.Peers() {
 		n.Peering.AddPeer(p)
 	}

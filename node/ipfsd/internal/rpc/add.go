@@ -129,7 +129,7 @@ func newAdder(c *call) (*adder, error) {
 	}
 	prefix.MhType, prefix.MhLength = code, -1
 	a := &adder{
-		call: c, builder: prefix, dag: c.node.Online.DAG, rawLeaves: get(c, "raw-leaves", rawLeaves),
+		call: c, builder: prefix, dag: c.node.Added.DAG, rawLeaves: get(c, "raw-leaves", rawLeaves),
 		chunker: settings.UnixFSChunker, maxLinks: helpers.DefaultLinksPerBlock,
 		trickle: c.flag("trickle"), progress: c.flag("progress"), silent: c.flag("silent"),
 	}

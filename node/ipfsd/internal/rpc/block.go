@@ -89,7 +89,7 @@ func blockPut(c *call) error {
 	}
 	unlock := c.node.Blockstore.PinLock(c)
 	defer unlock.Unlock(c)
-	if err := c.node.Online.Blocks.AddBlock(c, block); err != nil {
+	if err := c.node.Added.Blocks.AddBlock(c, block); err != nil {
 		return err
 	}
 	if c.flag("pin") {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -118,10 +119,12 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		defer done()
 	}
 	c.boundBody()
-	c.finish(known.run(c))
+	err = known.run(c)
+	c.drain()
+	c.finish(err)
 }
 
-// boundBody limits the body and lets the reply begin before the body's end.
+// boundBody limits the body and lets the reply of a command that has one begin before the body's end.
 func (c *call) boundBody() {
 	limit := c.body.maxBytes
 	if limit == 0 {
@@ -134,5 +137,25 @@ func (c *call) boundBody() {
 	if c.body.name != "" {
 		// Only HTTP/1.1 can; the rest waits for the whole body, as Go does by default.
 		_ = http.NewResponseController(c.writer).EnableFullDuplex()
+	}
+}
+
+// maxDrainedBytes is read of a body that nobody wants, to keep its connection.
+const maxDrainedBytes = 1 << 20
+
+// drain reads the rest of the body. With full duplex the server would otherwise wait for the next request while
+// the body is still being read, which it answers with a panic.
+func (c *call) drain() {
+	if c.body.name == "" {
+		return
+	}
+	_, err := io.CopyN(io.Discard, c.request.Body, maxDrainedBytes)
+	switch {
+	case errors.Is(err, io.EOF):
+	case !c.started:
+		c.writer.Header().Set("Connection", "close")
+	default:
+		// The header is out, and a body without end is left: only breaking the connection says that it failed.
+		panic(http.ErrAbortHandler)
 	}
 }

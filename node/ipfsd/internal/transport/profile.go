@@ -1,5 +1,5 @@
-// Package transport is how the daemon speaks TCP: what it tells the kernel about dead links, and how soon it
-// dials again. These constants decide how a swarm recovers from a cut; they are chosen by name.
+// Package transport is how the daemon speaks TCP: what it tells the kernel about dead links, how soon it dials
+// and how soon it asks again. These constants decide how a swarm recovers from a cut; they are chosen by name.
 package transport
 
 import (
@@ -27,6 +27,11 @@ type Profile struct {
 	DialTimeout time.Duration
 	// Rebroadcast is how often Bitswap asks everybody again for what does not come.
 	Rebroadcast time.Duration
+	// AnswerPatience is how long at least Bitswap waits for a block before it asks another peer as well. Its own 50 ms
+	// take a provider that serves many for one that refuses, and then the block comes twice.
+	AnswerPatience time.Duration
+	// PassOnDelay is how long a fetched block is kept from peers that asked before we had it; see node/exchange.go.
+	PassOnDelay time.Duration
 	// OwnPeersUnlimited switches off libp2p's limit on connections from one address: a swarm's own peers come back
 	// all at once after a heal.
 	OwnPeersUnlimited bool
@@ -36,14 +41,16 @@ var profiles = []Profile{
 	{
 		Name: "prompt", UserTimeout: 6 * time.Second, RTOMax: time.Second, KeepAlive: 2 * time.Second,
 		WriteTimeout: 20 * time.Second, Redial: 500 * time.Millisecond, DialTimeout: 10 * time.Second,
-		Rebroadcast: 5 * time.Second, OwnPeersUnlimited: true,
+		Rebroadcast: 5 * time.Second, AnswerPatience: 5 * time.Second, PassOnDelay: 300 * time.Millisecond,
+		OwnPeersUnlimited: true,
 	},
 	{Name: "stock"},
 	{
 		// Never gives up: TCP_USER_TIMEOUT also replaces the kernel's own count of retries, so no sysctl is needed.
 		Name: "patient", UserTimeout: time.Hour, RTOMax: time.Second, KeepAlive: 30 * time.Second,
 		WriteTimeout: time.Hour, Redial: 500 * time.Millisecond, DialTimeout: 10 * time.Second,
-		Rebroadcast: 5 * time.Second, OwnPeersUnlimited: true,
+		Rebroadcast: 5 * time.Second, AnswerPatience: 5 * time.Second, PassOnDelay: 300 * time.Millisecond,
+		OwnPeersUnlimited: true,
 	},
 }
 
