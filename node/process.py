@@ -3,6 +3,8 @@
 A PID alone may by now be somebody else's. What `start` starts ends with its parent, by the
 parent-death signal. The kernel sends that when the *thread* that forked ends, not the process:
 call `start` from a thread that lives as long as the process shall, which a pool's thread is not.
+The signal is armed by setpriv, so a parent that dies in the first milliseconds leaves an orphan;
+in a box that ends with the box.
 """
 
 from __future__ import annotations

@@ -154,7 +154,12 @@ def test_a_key_of_the_wrong_type_is_told_by_name(make: Make) -> None:
 
 def test_it_ends_with_the_thread_that_started_it(make: Make) -> None:
     daemon = make()
-    starter = Thread(target=daemon.start)
+
+    def start() -> None:
+        daemon.start()
+        daemon.wait_ready()  # the signal is armed only after the start, by setpriv
+
+    starter = Thread(target=start)
     starter.start()
     starter.join()
     assert daemon.process is not None
