@@ -3,8 +3,7 @@
 A PID alone may by now be somebody else's. What `start` starts ends with its parent, by the
 parent-death signal. The kernel sends that when the *thread* that forked ends, not the process:
 call `start` from a thread that lives as long as the process shall, which a pool's thread is not.
-The signal is armed by setpriv, so a parent that dies in the first milliseconds leaves an orphan;
-in a box that ends with the box.
+It is armed by setpriv in the child, which then makes sure that its parent still lives.
 """
 
 from __future__ import annotations
@@ -21,6 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.contract import HostError
+
+
+# A parent that dies before the parent-death signal is armed sends none; its child then has another parent.
+ONLY_UNDER_PARENT = ("sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Process:
         with open(log, "ab") as out:
             try:
                 popen = subprocess.Popen(
-                    [setpriv, "--pdeathsig", "KILL", "--", *argv],
+                    [setpriv, "--pdeathsig", "KILL", "--", *ONLY_UNDER_PARENT, str(os.getpid()), *argv],
                     env=dict(env),
                     stdin=subprocess.DEVNULL,
                     stdout=out,

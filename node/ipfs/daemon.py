@@ -31,7 +31,6 @@ FIRST_TERM_S: Final = 3.0  # Kubo with an open subscription takes 30 s, unless t
 PROBE_S: Final = 0.01
 ANSWER_S: Final = 0.5  # of one probe; an unanswered one is made again
 LOG_LINES: Final = 12
-MEMORY_LIMIT: Final = "256MiB"
 
 CURES: Final = (
     (r"address already in use", "something else listens on that port: stop it, or take other ports"),
@@ -156,12 +155,13 @@ class Daemon:
     def _environment(self) -> Mapping[str, str]:
         # Settings of a daemon of the user's own must not leak into this one.
         own = {k: v for k, v in os.environ.items() if not k.startswith(("IPFS_", "LIBP2P_", "KUBO_"))}
+        limit = self.engine.capabilities.memory_limit
         return {
+            **({"GOMEMLIMIT": limit} if limit else {}),
             **own,
             "IPFS_PATH": str(self.repository),
             "LIBP2P_FORCE_PNET": "1",
             "IPFS_TELEMETRY": "off",
-            "GOMEMLIMIT": own.get("GOMEMLIMIT", MEMORY_LIMIT),
         }
 
     def _peer_id(self) -> str:

@@ -24,12 +24,12 @@ class Capabilities:
 
     transports: frozenset[str]
     needs_dialler: bool  # does not redial lost peers by itself soon enough
-    half_close: bool  # of tunnels; lost as soon as either end is Kubo
+    memory_limit: str | None  # the GOMEMLIMIT to give; the embedded daemon has its own
     interrupts_at_second_term: bool  # an open subscription delays the first SIGTERM by 30 s
 
 
-KUBO: Final = Capabilities(frozenset({"prompt", "stock"}), True, False, True)
-EMBEDDED: Final = Capabilities(frozenset(TRANSPORTS), False, False, False)
+KUBO: Final = Capabilities(frozenset({"prompt", "stock"}), True, "256MiB", True)
+EMBEDDED: Final = Capabilities(frozenset(TRANSPORTS), False, None, False)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ Profiles: %s
 // Go's collector may let the heap double; a daemon beside every worker should not. The limit is soft.
 const (
 	defaultGCPercent   = 50
-	defaultMemoryLimit = 64 << 20
+	defaultMemoryLimit = 128 << 20
 )
 
 func main() {

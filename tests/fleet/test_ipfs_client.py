@@ -34,7 +34,7 @@ async def wait_until(holds: Callable[[], Awaitable[bool]], timeout_s: float) -> 
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[Member, Member]]:
-    with swarm(engine.find("embedded"), 2, prefix="c") as members:
+    with swarm(engine.find("embedded"), 2) as members:
         yield members[0], members[1]
 
 
@@ -221,7 +221,7 @@ def test_a_tunnels_asker_is_known_and_strangers_are_closed(pair: tuple[Member, M
 
 
 def test_a_fetch_over_a_link_that_breaks_goes_on_after_it_heals() -> None:
-    with swarm(engine.find("embedded"), 2, prefix="b") as (one, two):
+    with swarm(engine.find("embedded"), 2) as (one, two):
         shape(one, "40mbit")
         data = secrets.token_bytes(10 * MIB)
         cid = one.call(lambda client: client.add(data))
@@ -246,7 +246,7 @@ def test_a_fetch_over_a_link_that_breaks_goes_on_after_it_heals() -> None:
 
 def test_a_slow_link_is_not_taken_for_a_dead_one() -> None:
     """A block takes many times as long as the patience for no progress."""
-    with swarm(engine.find("embedded"), 2, prefix="s") as (one, two):
+    with swarm(engine.find("embedded"), 2) as (one, two):
         shape(one, "1mbit")
         data = secrets.token_bytes(500_000)  # one block: 4 s of line
         cid = one.call(lambda client: client.add(data))
@@ -263,7 +263,7 @@ def test_a_slow_link_is_not_taken_for_a_dead_one() -> None:
 
 
 def test_the_dialler_connects_again_who_came_back() -> None:
-    with swarm(engine.find("embedded"), 2, prefix="d", peered=False) as (one, two):
+    with swarm(engine.find("embedded"), 2, peered=False) as (one, two):
 
         async def keep(client: Client) -> None:
             dialling = asyncio.create_task(Dialler(client, [one.peer]).run())
