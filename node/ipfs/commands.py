@@ -14,6 +14,7 @@ from node.contract import ShoalError
 COMMANDS: Final[Mapping[str, frozenset[str]]] = {
     name: frozenset(options.split())
     for name, options in {
+        "commands": "",
         "version": "",
         "id": "",
         "ping": "count",
