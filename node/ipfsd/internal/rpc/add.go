@@ -205,8 +205,7 @@ func (a *adder) file(name string, from io.Reader) (ipld.Node, error) {
 	if a.progress {
 		from = &progressReader{Reader: from, name: name, call: a.call}
 	}
-	// The reader of a torn body ends with an error, never with the end of the file.
-	splitter, err := chunk.FromString(from, a.chunker)
+	splitter, err := chunk.FromString(wholeReader{from}, a.chunker)
 	if err != nil {
 		return nil, err
 	}
@@ -265,6 +264,20 @@ func (a *adder) report(name string, built ipld.Node) error {
 		return err
 	}
 	return a.call.emitNow(addReply{Name: name, Hash: built.Cid().String(), Size: fmt.Sprint(size)})
+}
+
+var errTornBody = errors.New("the request's body ends in the middle of a file")
+
+// wholeReader tells a torn body from a file's end. Chunkers take io.ErrUnexpectedEOF, with which a torn multipart
+// body ends, for the latter, and half a file would be added and pinned.
+type wholeReader struct{ io.Reader }
+
+func (w wholeReader) Read(into []byte) (int, error) {
+	n, err := w.Reader.Read(into)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errTornBody
+	}
+	return n, err
 }
 
 // progressReader tells how much was read, in steps and at the end.
