@@ -21,7 +21,6 @@ from pathlib import Path
 
 from node.contract import HostError
 
-
 # A parent that dies before the parent-death signal is armed sends none; its child then has another parent.
 ONLY_UNDER_PARENT = ("sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
 

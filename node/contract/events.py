@@ -1,0 +1,28 @@
+"""Events: one JSON object in a line of a node's events.jsonl. The run's history is made of them.
+
+Every event has `kind`, `node`, `wall` (seconds since the epoch) and `mono_ns` (the node's monotonic clock).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# kind: its further keys
+EVENTS: Final[dict[str, str]] = {
+    "part_started": "part pid start_ticks",
+    "part_ended": "part status expected",
+    "ipfs_ready": "engine version peer_id",
+    "shards_added": "count bytes",  # by the node that seeds the data
+    "trainer_ready": "shard_bytes examples seconds",  # shard and model fetched, traced, asking for work
+    "trained": "round fetch_s train_s upload_s examples loss update size_bytes",
+    "update_answered": "round accepted reason",
+    "all_ready": "trainers",
+    "round_opened": "round model size_bytes asked deadline_s",
+    "update_accepted": "round sender update examples bytes seconds train_s",
+    "update_refused": "round sender reason detail",
+    # closed_by: all, deadline; completed false: too few updates, the model stays
+    "round_closed": "round completed closed_by accepted refused missing record model accuracy loss"
+    " aggregate_s seconds",
+    "run_finished": "head model rounds accuracy loss precision recall f1 inference_ms_1 inference_ms_32",
+    "failed": "part message hint",
+}

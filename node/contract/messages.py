@@ -1,0 +1,77 @@
+"""What trainers and aggregator say to each other over the tunnel, as JSON.
+
+POST /v1/work    {"ready": bool}  → Work; held open until there is something to say, at most LONG_POLL_S
+POST /v1/update  Signed           → Answer; refused with a reason, or taken and durable
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LONG_POLL_S = 20.0
+MAX_MANIFEST_BYTES = 1024
+ENCODING = "safetensors/f32"
+
+Refusal = Literal[
+    "stranger",  # the asker is not a member
+    "unsigned",  # no signature, or none that can be read
+    "forged",  # the signature is not the asker's over these bytes
+    "replayed",  # this node's update for this round is known already
+    "wrong_round",  # of a round that is not open
+    "wrong_base",  # computed from another model than the round's
+    "wrong_encoding",
+    "too_large",  # named, or came, with more bytes than the encoding allows
+    "unfetchable",  # nobody gave it in time
+    "unverified",  # what came is not what its CID says
+    "misshapen",  # names or shapes are not the model's
+    "wrong_dtype",
+    "not_finite",
+    "malformed",  # the message itself cannot be read
+    "late",  # the round was closed while it was being fetched
+]
+
+
+@dataclass(frozen=True)
+class Work:
+    """`train`: a round is open and the asker is in it. `wait`: ask again. `done`: there will be no more."""
+
+    kind: Literal["train", "wait", "done"]
+    round: int = 0
+    base: str = ""  # CID of the model
+    size_bytes: int = 0
+    encoding: str = ENCODING
+    local_epochs: int = 0
+    batch_size: int = 0
+    learning_rate: float = 0.0
+    deadline_s: float = 0.0  # what is left of it
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One update; what is signed is its canonical JSON."""
+
+    run: str
+    round: int
+    sender: str  # peer ID
+    base: str
+    update: str  # CID
+    size_bytes: int
+    encoding: str
+    examples: int
+    fetch_s: float
+    train_s: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Signed:
+    manifest: Manifest
+    signature: str  # multibase u…, by the node's libp2p identity
+
+
+@dataclass(frozen=True)
+class Answer:
+    accepted: bool
+    reason: Refusal | None = None
+    detail: str = ""
