@@ -32,7 +32,7 @@ test-unit: setup ## Run the tests that need no daemon and no box
 	@$(PYTHON) -m pytest tests/unit
 
 test-go: ipfs ## Check the embedded daemon's own code: format, vet, staticcheck, tests with the race detector
-	@node/ipfsd/check.sh
+	@python3 node/ipfs/build.py run node/ipfsd/check.sh
 
 test-conformance: setup ipfs ## Run the kit recorded from Kubo against the embedded daemon, in a box
 	@$(IN_BOX) env HOME=/run TMPDIR=/run PYTHON=$(PYTHON) \

