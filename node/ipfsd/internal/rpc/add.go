@@ -205,7 +205,8 @@ func (a *adder) file(name string, from io.Reader) (ipld.Node, error) {
 	if a.progress {
 		from = &progressReader{Reader: from, name: name, call: a.call}
 	}
-	splitter, err := chunk.FromString(wholeReader{from}, a.chunker)
+	whole := &wholeReader{Reader: from}
+	splitter, err := chunk.FromString(whole, a.chunker)
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +221,9 @@ func (a *adder) file(name string, from io.Reader) (ipld.Node, error) {
 		layout = trickle.Layout
 	}
 	built, err := layout(builder)
+	if whole.failed != nil {
+		return nil, whole.failed
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -268,14 +272,20 @@ func (a *adder) report(name string, built ipld.Node) error {
 
 var errTornBody = errors.New("the request's body ends in the middle of a file")
 
-// wholeReader tells a torn body from a file's end. Chunkers take io.ErrUnexpectedEOF, with which a torn multipart
-// body ends, for the latter, and half a file would be added and pinned.
-type wholeReader struct{ io.Reader }
+// wholeReader remembers why a file ended too early. Chunkers take io.ErrUnexpectedEOF, with which a torn multipart
+// body ends, for the file's end, and layouts take any error before the first byte for an empty file.
+type wholeReader struct {
+	io.Reader
+	failed error
+}
 
-func (w wholeReader) Read(into []byte) (int, error) {
+func (w *wholeReader) Read(into []byte) (int, error) {
 	n, err := w.Reader.Read(into)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errTornBody
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.failed = err
 	}
 	return n, err
 }
