@@ -39,8 +39,10 @@ type Profile struct {
 
 var profiles = []Profile{
 	{
-		Name: "prompt", UserTimeout: 6 * time.Second, RTOMax: time.Second, KeepAlive: 2 * time.Second,
-		WriteTimeout: 20 * time.Second, Redial: 500 * time.Millisecond, DialTimeout: 10 * time.Second,
+		// 15 s: on a slow link a full queue alone is 5 s long, and a keepalive that is dropped at its end once or twice
+		// must still get through. With 6 s idle connections beside a busy one were declared dead at 0.25 Mbit.
+		Name: "prompt", UserTimeout: 15 * time.Second, RTOMax: time.Second, KeepAlive: 2 * time.Second,
+		WriteTimeout: 40 * time.Second, Redial: 500 * time.Millisecond, DialTimeout: 10 * time.Second,
 		Rebroadcast: 5 * time.Second, AnswerPatience: 5 * time.Second, PassOnDelay: 300 * time.Millisecond,
 		OwnPeersUnlimited: true,
 	},

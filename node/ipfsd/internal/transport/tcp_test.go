@@ -125,7 +125,7 @@ func TestSocketOptionsAtBothEnds(t *testing.T) {
 		userTimeout time.Duration
 		rtoMax      time.Duration // 0: the kernel's own
 	}{
-		{"prompt", 6 * time.Second, time.Second},
+		{"prompt", 15 * time.Second, time.Second},
 		{"stock", 0, 0},
 		{"patient", time.Hour, time.Second},
 	} {
