@@ -1,0 +1,1 @@
+"""Training and combining models: TensorFlow stands in one module only."""
