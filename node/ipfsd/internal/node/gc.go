@@ -41,12 +41,11 @@ func (n *Node) CollectGarbage(ctx context.Context, removed func(cid.Cid) error) 
 func (n *Node) reachable(ctx context.Context) (map[string]struct{}, error) {
 	keep := map[string]struct{}{}
 	links := merkledag.GetLinksWithDAG(n.Offline.DAG)
+	// Visited are CIDs, though kept are multihashes: one block's links depend on the codec that it is read with.
+	visited := cid.NewSet()
 	visit := func(c cid.Cid) bool {
-		if _, known := keep[string(c.Hash())]; known {
-			return false
-		}
 		keep[string(c.Hash())] = struct{}{}
-		return true
+		return visited.Visit(c)
 	}
 	walk := func(pins <-chan pin.StreamedPin, recursive bool) error {
 		for p := range pins {

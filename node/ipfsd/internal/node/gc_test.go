@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ipfs/boxo/ipld/merkledag"
 	pin "github.com/ipfs/boxo/pinning/pinner"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -193,4 +194,20 @@ func TestPinOfABlockInItsOwnCID(t *testing.T) {
 		t.Fatal("its child is always there:", err)
 	}
 	expect(t, n, true, root)
+}
+
+// TestSameBytesUnderTwoCodecs: the blockstore knows a block by its hash alone, the links in it depend on its codec.
+func TestSameBytesUnderTwoCodecs(t *testing.T) {
+	n := nodetest.New(t)
+	leaf := stored(t, n, cid.Raw, []byte("leaf"))
+	root := record(t, n, leaf)
+	pinned(t, n, cid.NewCidV1(cid.Raw, root.Hash()), pin.Recursive)
+	pinned(t, n, root, pin.Recursive)
+	if _, err := collect(t, n); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, n, true, root, leaf)
+	if err := merkledag.FetchGraph(nodetest.Context(t), root, n.Offline.DAG); err != nil {
+		t.Error("the pinned DAG is broken:", err)
+	}
 }

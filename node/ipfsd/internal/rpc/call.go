@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"shoal/ipfsd/internal/node"
@@ -239,12 +240,22 @@ func writeError(w http.ResponseWriter, err error) {
 	}{err.Error(), 0, "error"})
 }
 
+// maxUnknownOptions bounds what is remembered, and logged, of a caller who makes up names.
+const maxUnknownOptions = 1000
+
 // unknownOptions remembers what was already logged.
-type unknownOptions struct{ seen sync.Map }
+type unknownOptions struct {
+	seen  sync.Map
+	count atomic.Int64
+}
 
 func (u *unknownOptions) log(path string, names []string) {
 	for _, name := range names {
+		if u.count.Load() >= maxUnknownOptions {
+			return
+		}
 		if _, before := u.seen.LoadOrStore(path+"?"+name, true); !before {
+			u.count.Add(1)
 			slog.Warn("unknown option ignored", "command", path, "option", name)
 		}
 	}

@@ -135,9 +135,30 @@ func (c *call) boundBody() {
 	}
 	c.request.Body = http.MaxBytesReader(c.writer, c.request.Body, limit)
 	if c.body.name != "" {
+		c.request.Body = &movingBody{ReadCloser: c.request.Body, control: http.NewResponseController(c.writer)}
 		// Only HTTP/1.1 can; the rest waits for the whole body, as Go does by default.
 		_ = http.NewResponseController(c.writer).EnableFullDuplex()
 	}
+}
+
+// bodyStall is how long a body may stand still. A caller that stops in the middle of an add would otherwise hold
+// the lock that keeps garbage collection out, for ever, and everybody who waits behind it.
+const bodyStall = time.Minute
+
+// movingBody ends a body that stands still.
+type movingBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (b *movingBody) Read(into []byte) (int, error) {
+	_ = b.control.SetReadDeadline(time.Now().Add(bodyStall)) // a recorder in a test cannot, and needs none
+	n, err := b.ReadCloser.Read(into)
+	if err != nil {
+		// From here on the server only listens for the caller's hanging up, which may take its time.
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // maxDrainedBytes is read of a body that nobody wants, to keep its connection.
