@@ -21,6 +21,9 @@ SERIES: Final[dict[str, Series]] = {
     "shoal_part_cpu_seconds_total": Series("counter", ("part",), "CPU time of a part of the node", "agent"),
     "shoal_part_resident_bytes": Series("gauge", ("part",), "Resident memory of a part", "agent"),
     "shoal_part_proportional_bytes": Series("gauge", ("part",), "Proportional set size of a part", "agent"),
+    "shoal_part_proportional_peak_bytes": Series(
+        "gauge", ("part",), "Largest proportional set size of a part that was seen", "agent"
+    ),
     "shoal_part_up": Series("gauge", ("part",), "1 while the part runs", "agent"),
     "shoal_round": Series("gauge", (), "The round that is open, or was last", "aggregator"),
     "shoal_rounds_completed_total": Series("counter", (), "Rounds that made a new model", "aggregator"),

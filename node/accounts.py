@@ -1,0 +1,120 @@
+"""What the parts of a node and its interfaces have used, read from /proc."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from node.process import ProcessId
+
+CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+# The kernel walks every page for a proportional size: at most this often, and this share of one core.
+PROPORTIONAL_EVERY_S: Final = 2.0
+PROPORTIONAL_SHARE: Final = 0.001
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of a part and all that it started; a figure that cannot be read is None."""
+
+    is_up: bool
+    cpu_seconds: float
+    resident_bytes: int | None
+    proportional_bytes: int | None
+    proportional_peak_bytes: int | None
+
+
+class Account:
+    """One part's figures over time."""
+
+    def __init__(
+        self,
+        process: ProcessId,
+        *,
+        alone: bool = False,
+        proc: Path = Path("/proc"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._process = process
+        self._alone = alone  # without what it started
+        self._proc = proc
+        self._clock = clock
+        self._cpu_seconds = 0.0
+        self._proportional: int | None = None
+        self._peak: int | None = None
+        self._next_at = 0.0
+
+    def is_up(self) -> bool:
+        return self._process.is_alive()
+
+    def usage(self) -> Usage:
+        """The figures of now; the proportional size may be some seconds old."""
+        if not self.is_up():
+            return Usage(False, self._cpu_seconds, None, None, self._peak)
+        pids = [self._process.pid] if self._alone else tree(self._process.pid, self._proc)
+        # A counter never falls: what a child used is its parent's only once it was reaped.
+        self._cpu_seconds = max(self._cpu_seconds, sum(cpu_seconds(pid, self._proc) for pid in pids))
+        began = self._clock()
+        if began >= self._next_at:
+            self._measure(pids)
+            took_s = self._clock() - began
+            self._next_at = began + max(PROPORTIONAL_EVERY_S, took_s / PROPORTIONAL_SHARE)
+        resident = sum(resident_bytes(pid, self._proc) for pid in pids)
+        return Usage(True, self._cpu_seconds, resident, self._proportional, self._peak)
+
+    def _measure(self, pids: list[int]) -> None:
+        sizes = [size for pid in pids if (size := proportional_bytes(pid, self._proc)) is not None]
+        self._proportional = sum(sizes) if sizes else None
+        if sizes:
+            self._peak = max(self._peak or 0, sum(sizes))
+
+
+def tree(pid: int, proc: Path = Path("/proc")) -> list[int]:
+    """A process and its descendants, as far as they live."""
+    found = [pid]
+    for children in proc.glob(f"{pid}/task/*/children"):
+        for child in _read(children).split():
+            found += tree(int(child), proc)
+    return found
+
+
+def cpu_seconds(pid: int, proc: Path = Path("/proc")) -> float:
+    """User and system time of a process and of its children that were reaped; 0 when it is gone."""
+    fields = _read(proc / str(pid) / "stat").rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:15]) / CLOCK_TICKS  # fields 14 to 17 of proc(5)
+
+
+def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int:
+    fields = _read(proc / str(pid) / "statm").split()
+    return int(fields[1]) * PAGE_BYTES if fields else 0
+
+
+def proportional_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """What is its own, and its share of what several have; None when it may not be read."""
+    for line in _read(proc / str(pid) / "smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def interface_bytes(text: str) -> dict[str, tuple[int, int]]:
+    """Received and sent bytes of each interface, from the text of /proc/net/dev."""
+    counted = {}
+    for line in text.splitlines()[2:]:
+        name, _, figures = line.partition(":")
+        fields = figures.split()
+        counted[name.strip()] = (int(fields[0]), int(fields[8]))
+    return counted
+
+
+def _read(path: Path) -> str:
+    """The text, empty when the process is gone or not ours to look into."""
+    try:
+        return path.read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""

@@ -1,0 +1,227 @@
+"""The agent of a node: its HTTP on the control network, and the dialler that some daemons need.
+
+GET /health            what became of each part             token
+GET /events?from=BYTES  lines of the node's events, held open until there are some; X-Next-Offset   token
+GET /metrics           the node's series, its roles' and its IPFS daemon's
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from node.accounts import Account
+from node.contract import HostError, ShoalError, UsageError
+from node.contract.settings import AGENT_PORT, EVENTS_FILE, IPFS_PORT, NodeSettings
+from node.events import Events, read_from
+from node.ipfs.client import Client
+from node.ipfs.config import LOOPBACK, Peer
+from node.ipfs.dialler import Dialler
+from node.ipfs.engine import EMBEDDED, KUBO
+from node.metrics import role_port
+from node.node_series import NodeSeries
+from node.process import ProcessId
+from node.role import wait_ipfs
+
+IPFS_READY_S: Final = 20.0
+LONG_POLL_S: Final = 10.0
+LOOK_S: Final = 0.1  # other processes append to the events; a look is one stat
+SCRAPE_S: Final = 0.8  # less than Prometheus gives us
+MAX_SCRAPE_BYTES: Final = 8 << 20
+OPEN_PATHS: Final = frozenset({"/metrics"})
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Whose series are passed on: a name and the URL, for each."""
+
+    urls: Mapping[str, str]
+
+    @staticmethod
+    def of(settings: NodeSettings) -> Sources:
+        urls = {"ipfs": f"http://{LOOPBACK}:{IPFS_PORT}/debug/metrics/prometheus"}
+        for role in settings.roles:
+            urls[role] = f"http://{LOOPBACK}:{role_port(settings.roles, role)}/metrics"
+        return Sources(urls)
+
+
+class Parts:
+    """What the node's events say of its parts."""
+
+    def __init__(self, events: Path) -> None:
+        self._events = events
+        self._offset = 0
+        self.accounts: dict[str, Account] = {}
+        self._seen: dict[str, dict[str, Any]] = {}
+
+    def read(self) -> None:
+        """Catch up with the events."""
+        while True:
+            lines, self._offset = read_from(self._events, self._offset)
+            if not lines:
+                return
+            for line in lines.splitlines():
+                self._take(json.loads(line))
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if event["kind"] == "part_started":
+            process = ProcessId(event["pid"], event["start_ticks"])
+            self.accounts[event["part"]] = Account(process)
+            self._seen[event["part"]] = {"pid": process.pid, "start_ticks": process.start_ticks}
+        elif event["kind"] == "part_ended":
+            ended = {"status": event["status"], "expected": event["expected"]}
+            self._seen.setdefault(event["part"], {}).update(ended)
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        return {
+            part: {**seen, "is_up": part in self.accounts and self.accounts[part].is_up()}
+            for part, seen in self._seen.items()
+        }
+
+
+class Agent:
+    """The HTTP of one node; `stop` ends what is held open."""
+
+    def __init__(self, settings: NodeSettings, token: str, sources: Sources, stop: asyncio.Event) -> None:
+        self._events = Path(settings.folder) / EVENTS_FILE
+        self._token = token.encode()
+        self._sources = sources
+        self._stop = stop
+        self._parts = Parts(self._events)
+        self._series = NodeSeries()
+        self._supervisor = Account(ProcessId.of(os.getppid()), alone=True)
+        self._session: aiohttp.ClientSession | None = None
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard])
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/events", self._get_events)
+        app.router.add_get("/metrics", self._metrics)
+        app.cleanup_ctx.append(self._client_session)
+        return app
+
+    async def _client_session(self, _: web.Application) -> AsyncIterator[None]:
+        timeout = aiohttp.ClientTimeout(total=SCRAPE_S)
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as self._session:
+            yield
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if "Origin" in request.headers:
+            raise web.HTTPForbidden(text="no browser page may ask this\n")
+        if request.path not in OPEN_PATHS:
+            given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(given.encode(), self._token):
+                raise web.HTTPUnauthorized(text="the run's token is needed: Authorization: Bearer TOKEN\n")
+        return await handler(request)
+
+    async def _health(self, _: web.Request) -> web.Response:
+        self._parts.read()
+        return web.json_response({"parts": self._parts.health()})
+
+    async def _get_events(self, request: web.Request) -> web.Response:
+        text = request.query.get("from", "0")
+        if not (text.isascii() and text.isdigit()):
+            raise web.HTTPBadRequest(text="from must be a number of bytes\n")
+        deadline = time.monotonic() + LONG_POLL_S
+        lines, offset = read_from(self._events, int(text))
+        while not lines and time.monotonic() < deadline and not self._stop.is_set():
+            await asyncio.sleep(LOOK_S)
+            lines, offset = read_from(self._events, offset)
+        return web.Response(
+            body=lines, content_type="application/x-ndjson", headers={"X-Next-Offset": str(offset)}
+        )
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        self._parts.read()
+        usages = {part: account.usage() for part, account in self._parts.accounts.items()}
+        usages["supervisor"] = self._supervisor.usage()
+        interfaces = await asyncio.to_thread(Path("/proc/thread-self/net/dev").read_text)
+        passed_on = await asyncio.gather(*(self._scrape(url) for url in self._sources.urls.values()))
+        body = self._series.text(interfaces, usages) + b"".join(passed_on)
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _scrape(self, url: str) -> bytes:
+        """Somebody else's series; nothing when they do not answer, which shoal_part_up explains."""
+        assert self._session is not None
+        try:
+            async with self._session.get(url, headers={"Accept": "text/plain"}) as reply:
+                body = await reply.content.read(MAX_SCRAPE_BYTES)
+                while len(body) < MAX_SCRAPE_BYTES and (piece := await reply.content.read(1 << 16)):
+                    body += piece
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return b""
+        return body.rstrip(b"\n") + b"\n" if reply.status == 200 and body else b""
+
+
+async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
+    """Answer on the control network until told to stop."""
+    token = _token(settings.token_file)
+    agent = Agent(settings, token, Sources.of(settings), stop)
+    events = Events(Path(settings.folder) / EVENTS_FILE, settings.name)
+    async with AsyncExitStack() as open_things:
+        runner = web.AppRunner(agent.app(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        open_things.push_async_callback(runner.cleanup)
+        try:
+            await web.TCPSite(runner, settings.ctl_address, AGENT_PORT).start()
+        except OSError as error:
+            raise HostError(
+                f"the agent cannot listen on {settings.ctl_address}:{AGENT_PORT}: {error.strerror}",
+                "is that address this node's, and nothing else on the port?",
+            ) from error
+        watch = asyncio.create_task(_watch_ipfs(settings, events))
+        await stop.wait()
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _watch_ipfs(settings: NodeSettings, events: Events) -> None:
+    """Tell when the daemon answers, then keep it connected if it does not do so by itself."""
+    async with Client() as client:
+        try:
+            peer_id = await wait_ipfs(client, IPFS_READY_S)
+            version = await client.version()
+        except ShoalError as error:
+            events.write("failed", part="ipfs", message=error.message, hint=error.hint)
+            return
+        events.write("ipfs_ready", engine=settings.engine, version=version, peer_id=peer_id)
+        capabilities = KUBO if settings.engine == "kubo" else EMBEDDED
+        if capabilities.needs_dialler:
+            await Dialler(client, [Peer(n.peer_id, n.address) for n in settings.neighbours]).run()
+
+
+def run(settings: NodeSettings) -> int:
+    """The part `agent`: from a freshly forked process to its end by SIGTERM."""
+
+    async def until_told() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await serve(settings, stop)
+
+    asyncio.run(until_told())
+    return 0
+
+
+def _token(file: str) -> str:
+    try:
+        token = Path(file).read_text().strip()
+    except OSError as error:
+        raise UsageError(f"cannot read the token file {file}: {error.strerror}") from error
+    if not token:
+        raise UsageError(f"{file}: the token is empty", "write some random words into it")
+    return token
