@@ -1,0 +1,145 @@
+"""The `netns` driver: a fleet as network namespaces of one box, without root and without Docker."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from node.contract import HostError, ShoalError
+from node.contract.plan import Plan
+from orchestrator.box import Box, Node
+from orchestrator.gate import Gate
+from orchestrator.process import Process
+
+DATA, CTL = "data", "ctl"
+TOP = Path(__file__).resolve().parent.parent
+ZYGOTE_TIMEOUT_S = 180.0  # it imports TensorFlow Federated
+GATE_TIMEOUT_S = 20.0
+FORK_TIMEOUT_S = 30.0
+NETWORK_TIMEOUT_S = 60.0
+
+# How soon TCP notices a dead link and its return, for engines whose sockets cannot be told.
+SYSCTLS: Mapping[str, Mapping[str, int]] = {
+    "prompt": {"tcp_rto_max_ms": 1000, "tcp_retries2": 8},
+    "stock": {},
+    "patient": {"tcp_rto_max_ms": 1000, "tcp_retries2": 150},
+}
+
+
+class NetnsFleet:
+    """The nodes of a plan, brought to life in a box; they end with it."""
+
+    def __init__(self, box: Box, plan: Plan, secrets: Path, logs: Path) -> None:
+        self._box, self._plan, self._secrets, self._logs = box, plan, secrets, logs
+        self.nodes: dict[str, Node] = {}
+        self.gate = Gate(secrets / "gate.sock")
+        self.exits: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._zygote: socket.socket | None = None
+        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def build_network(self) -> None:
+        """Bridges, nodes, and the box's own address on `ctl`, for the gate and Prometheus."""
+        network = self._plan.network
+        for bridge in (DATA, CTL):
+            self._box.add_bridge(bridge)
+        data = ipaddress.ip_network(network.data_subnet)
+        ctl = ipaddress.ip_network(network.ctl_subnet)
+        own = ctl[-2]
+        if any(node.ctl_address == str(own) for node in self._plan.nodes):
+            raise ShoalError(f"the plan gives a node {own}, which is the gate's", "this is a mistake of ours")
+        self._box.run(
+            ["ip", "address", "add", f"{own}/{ctl.prefixlen}", "dev", CTL], timeout_s=NETWORK_TIMEOUT_S
+        )
+        settings = "\n".join(
+            f"[ ! -e /proc/sys/net/ipv4/{name} ] || echo {value} > /proc/sys/net/ipv4/{name}"
+            for name, value in SYSCTLS[network.transport].items()
+        )
+        for planned in self._plan.nodes:
+            node = self._box.add_node(
+                planned.name,
+                {
+                    DATA: f"{planned.data_address}/{data.prefixlen}",
+                    CTL: f"{planned.ctl_address}/{ctl.prefixlen}",
+                },
+            )
+            # One segment in a packet, so that an interface's counters are those of a real line.
+            script = f"ip link set dev {DATA} gso_max_segs 1\n{settings}\n"
+            node.run(["sh", "-e"], input_text=script, timeout_s=NETWORK_TIMEOUT_S)
+            self.nodes[planned.name] = node
+
+    def start_gate(self) -> None:
+        self._start("gate", [sys.executable, "-m", "orchestrator.gate", str(self.gate.path)], GATE_TIMEOUT_S)
+
+    def start_zygote(self) -> None:
+        """One import of TensorFlow Federated for the whole fleet."""
+        path = self._secrets / "zygote.sock"
+        self._start("zygote", [sys.executable, "-m", "node.zygote", str(path)], ZYGOTE_TIMEOUT_S)
+        self._zygote = socket.socket(socket.AF_UNIX)
+        self._zygote.connect(str(path))
+        threading.Thread(target=self._hear_zygote, args=(self._zygote.makefile("rb"),), daemon=True).start()
+
+    def start_node(self, name: str, settings: Path) -> dict[str, Any]:
+        """Fork a node's processes; their PID and start time, as the box counts them."""
+        if self._zygote is None:
+            raise ShoalError("the zygote was not started", "this is a mistake of ours")
+        self._zygote.sendall((json.dumps({"settings": str(settings), "node": name}) + "\n").encode())
+        try:
+            return self._answers.get(timeout=FORK_TIMEOUT_S)
+        except queue.Empty:
+            raise ShoalError(f"node {name} was not forked; {self._tail('zygote')}") from None
+
+    def start_prometheus(self, argv: Sequence[str]) -> None:
+        self._process("prometheus", argv)
+
+    def get(
+        self, name: str, port: int, path: str, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """A page of a node's, by its address on `ctl`."""
+        return self.gate.get(self.nodes[name].address(CTL), port, path, headers=headers, timeout_s=timeout_s)
+
+    def _hear_zygote(self, stream: Any) -> None:
+        for line in stream:
+            said = json.loads(line)
+            (self.exits if "exited" in said else self._answers).put(said)
+
+    def _process(self, name: str, argv: Sequence[str], stdout: int | None = None) -> Process:
+        path = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
+        with (self._logs / f"{name}.log").open("ab") as log:
+            return self._box.start(
+                argv, stdout=log if stdout is None else stdout, stderr=log, env={"PYTHONPATH": path}
+            )
+
+    def _start(self, name: str, argv: Sequence[str], timeout_s: float) -> None:
+        """Start a process and wait for its line `ready`."""
+        started = self._process(name, argv, stdout=subprocess.PIPE)
+        lines: queue.Queue[bytes] = queue.Queue()
+        stream = started.stdout
+        assert stream is not None
+        threading.Thread(target=_pass_on, args=(stream, lines), daemon=True).start()
+        try:
+            said = lines.get(timeout=timeout_s)
+        except queue.Empty:
+            raise HostError(f"the {name} is not ready after {timeout_s:g} s; {self._tail(name)}") from None
+        if said.strip() != b"ready":
+            raise HostError(f"the {name} ended at its start; {self._tail(name)}")
+
+    def _tail(self, name: str) -> str:
+        file = self._logs / f"{name}.log"
+        lines = file.read_text(errors="replace").splitlines()[-8:] if file.exists() else []
+        return f"{file.name} ends:\n" + "\n".join(lines)
+
+
+def _pass_on(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
+    """Read to the end, so that whoever writes is never held up; an empty line marks it."""
+    for line in stream:
+        lines.put(line)
+    lines.put(b"")

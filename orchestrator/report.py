@@ -1,0 +1,39 @@
+"""The results of a run as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from node.contract.plan import Plan
+
+MARKS = {"held": "+", "violated": "-", "unknown": "?"}
+
+
+def report(plan: Plan, found: Mapping[str, Any]) -> str:
+    """A summary; its last line is the verdict."""
+    seconds = found["round_seconds"]
+    rows = [
+        ("rounds completed", f"{found['rounds_completed']} of {plan.workload.rounds}"),
+        ("accuracy, f1", f"{number(found['final_accuracy'])}, {number(found['f1'])}"),
+        ("round: first, median, p95", ", ".join(number(seconds[k], "s") for k in ("first", "median", "p95"))),
+        ("round / longest training", number(found["overhead_ratio"])),
+        ("bytes on the wire / model", number(found["wire_bytes_ratio"])),
+        (
+            "memory of a worker",
+            number(found["worker_memory_bytes"] and found["worker_memory_bytes"] / 1e6, "MB"),
+        ),
+        ("start-up", number(found["startup_seconds"], "s")),
+        ("IPFS", str(found["ipfs_engine"])),
+        ("final model", str(found["final_model_cid"])),
+        ("repeatable", "yes" if found["repeatable"] else f"no: {found['repeatable_reason']}"),
+    ]
+    lines = ["", *(f"  {name:28} {value}" for name, value in rows), ""]
+    lines += [f"  {MARKS[c['state']]} {c['check']}: {c['state']} ({c['said']})" for c in found["checks"]]
+    if found["failure"]:
+        lines.append(f"  ? the run failed: {found['failure']}")
+    return "\n".join([*lines, "", f"verdict: {found['verdict']}"])
+
+
+def number(value: float | None, unit: str = "") -> str:
+    return "not known" if value is None else f"{value:.3g} {unit}".rstrip()

@@ -1,0 +1,168 @@
+"""The figures of a run, from its history and its counters: pure.
+
+Every key of results.json is explained in KEYS; a test keeps the two alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from node.contract.plan import Plan
+from orchestrator.history import Event
+
+KEYS: Final = {
+    "verdict": "held, violated or unknown",
+    "exit_code": "0, 1 or 2 for the verdict; see shoal --help",
+    "checks": "each check as written, its state, and what was seen",
+    "scenario": "name of the scenario",
+    "run": "this run's id",
+    "driver": "how the nodes came to life",
+    "ipfs_engine": "engine and version of every node's IPFS daemon, `mixed` where they differ",
+    "delay_engine": "what delays packets; none: links are not shaped",
+    "transport": "how soon TCP and the daemon notice a dead link and its return",
+    "seed": "the seed that the plan was made with",
+    "synthetic_data": "whether the data set was generated",
+    "repeatable": "whether another run ends with the same final_model_cid",
+    "repeatable_reason": "why not; null when it is",
+    "rounds_completed": "rounds that made a new model",
+    "final_model_cid": "CID of the last model's safetensors file",
+    "head": "CID of the newest round record; the chain hangs on it",
+    "final_accuracy": "share of the held-out examples that the last model gets right",
+    "precision": "macro average over classes, held-out examples",
+    "recall": "macro average over classes, held-out examples",
+    "f1": "macro average over classes, held-out examples",
+    "round_seconds": "from a round's opening to its stored record: first; median and p95 of the later",
+    "overhead_ratio": "median later round / median over these rounds of the longest training in it",
+    "wire_bytes_ratio": "bytes received on all data interfaces from the opening of round 2 to the last "
+    "record, / (2 x workers x bytes of the model file x rounds in between)",
+    "worker_memory_bytes": "median over workers of the sum of their parts' peaks of proportional set size",
+    "startup_seconds": "from the start of the run until all workers ask for work",
+    "time_to_accuracy_seconds": "from the opening of round 1 to the first record at which the check of "
+    "final_accuracy held; null without such a check, or when it never did",
+    "inference_seconds": "one batch of 1 and of 32 on one thread, median of 100",
+    "rounds": "each round: seconds, accuracy, loss, updates accepted, refused, missing, each sender's times",
+}
+
+
+def figures(
+    plan: Plan, history: Sequence[Event], counters: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """What can be computed of a run; what was not observed is null.
+
+    counters: bytes received on `data` by node, at the opening of round 2 (`round_2`) and at the end
+    (`end`), and peaks of memory by node (`memory`).
+    """
+    closed = [e for e in history if e["kind"] == "round_closed"]
+    completed = [e for e in closed if e["completed"]]
+    finished = next((e for e in history if e["kind"] == "run_finished"), None)
+    later = [e["seconds"] for e in completed[1:]]
+    accepted = [e for e in history if e["kind"] == "update_accepted"]
+    return {
+        "rounds_completed": len(completed),
+        "final_model_cid": finished and finished["model"],
+        "head": finished and finished["head"],
+        "final_accuracy": finished and finished["accuracy"],
+        "precision": finished and finished["precision"],
+        "recall": finished and finished["recall"],
+        "f1": finished and finished["f1"],
+        "round_seconds": {
+            "first": completed[0]["seconds"] if completed else None,
+            "median": statistics.median(later) if later else None,
+            "p95": percentile(later, 0.95),
+        },
+        "overhead_ratio": overhead(completed[1:], accepted),
+        "wire_bytes_ratio": wire_ratio(plan, history, counters),
+        "worker_memory_bytes": worker_memory(plan, counters.get("memory", {})),
+        "startup_seconds": between(history, "run_started", "all_ready"),
+        "time_to_accuracy_seconds": time_to_accuracy(plan, history, completed),
+        "inference_seconds": finished
+        and {"1": finished["inference_ms_1"] / 1000, "32": finished["inference_ms_32"] / 1000},
+        "rounds": [round_row(e, accepted) for e in closed],
+    }
+
+
+def repeatable(plan: Plan, history: Sequence[Event]) -> str | None:
+    """Why another run need not end with the same model; None when it must."""
+    if plan.aggregation.strategy == "dp":
+        return "TFF's noise for differential privacy cannot be seeded"
+    if any(e["kind"] == "round_closed" and e["closed_by"] == "deadline" for e in history):
+        return "a round was closed by its deadline"
+    lost = sorted({e["node"] for e in history if e["kind"] == "part_ended" and not e["expected"]})
+    if lost:
+        return f"lost: {', '.join(lost)}"
+    if not any(e["kind"] == "run_finished" for e in history):
+        return "the run did not finish"
+    return None
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else None
+
+
+def between(history: Sequence[Event], begin: str, end: str) -> float | None:
+    """Seconds by the wall clock from the first event of one kind to the first of another."""
+    first = next((e["wall"] for e in history if e["kind"] == begin), None)
+    last = next((e["wall"] for e in history if e["kind"] == end), None)
+    return None if first is None or last is None else float(last - first)
+
+
+def overhead(rounds: Sequence[Event], accepted: Sequence[Event]) -> float | None:
+    longest = [
+        max((e["train_s"] for e in accepted if e["round"] == closed["round"]), default=0.0)
+        for closed in rounds
+    ]
+    if not longest or statistics.median(longest) <= 0:
+        return None
+    return float(statistics.median(e["seconds"] for e in rounds) / statistics.median(longest))
+
+
+def wire_ratio(
+    plan: Plan, history: Sequence[Event], counters: Mapping[str, Mapping[str, float]]
+) -> float | None:
+    before, after = counters.get("round_2"), counters.get("end")
+    opened = [e for e in history if e["kind"] == "round_opened" and e["round"] >= 2]
+    workers = sum("trainer" in node.roles for node in plan.nodes)
+    if not before or not after or not opened or before.keys() != after.keys():
+        return None
+    model_bytes: int = opened[0]["size_bytes"]
+    moved = sum(after[name] - before[name] for name in before)
+    return moved / (2 * workers * model_bytes * len(opened))
+
+
+def worker_memory(plan: Plan, peaks: Mapping[str, float]) -> float | None:
+    workers = [peaks[node.name] for node in plan.nodes if "trainer" in node.roles and node.name in peaks]
+    return statistics.median(workers) if workers else None
+
+
+def time_to_accuracy(plan: Plan, history: Sequence[Event], completed: Sequence[Event]) -> float | None:
+    target = next(
+        (c.value for c in plan.checks if c.kind == "final_accuracy" and c.operator in (">", ">=")), None
+    )
+    opened = next((e["wall"] for e in history if e["kind"] == "round_opened"), None)
+    if target is None or opened is None:
+        return None
+    reached = next((e["wall"] for e in completed if e["accuracy"] >= target), None)
+    return None if reached is None else float(reached - opened)
+
+
+def round_row(closed: Event, accepted: Sequence[Event]) -> dict[str, Any]:
+    keys = (
+        "round",
+        "completed",
+        "closed_by",
+        "seconds",
+        "aggregate_s",
+        "accuracy",
+        "loss",
+        "accepted",
+        "refused",
+        "missing",
+    )
+    senders = {
+        e["sender"]: {key: e[key] for key in ("examples", "bytes", "seconds", "train_s")}
+        for e in accepted
+        if e["round"] == closed["round"]
+    }
+    return {**{key: closed[key] for key in keys}, "updates": senders}
