@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from node.contract import ENV_CACHE, HostError
-from orchestrator import host
+from orchestrator import host, prometheus_setup
 
 TOP = Path(__file__).resolve().parent.parent
 LOCK = TOP / "requirements.lock"
@@ -26,6 +26,8 @@ VENV = TOP / ".venv"
 STAMP = VENV / "shoal-stamp"
 PYTHON_SERIES = "3.11"
 UV = "uv>=0.5,<1"
+# What the box itself does not need, but a run does.
+RUN_TOOLS = (host.Tool("ping", "iputils-ping"),)
 
 
 def say(text: str) -> None:
@@ -48,6 +50,27 @@ def check_machine() -> None:
             f"TensorFlow Federated needs Linux on x86_64 with glibc 2.31 or newer; this is {found}.",
             "use such a machine, for example Debian 12 or Ubuntu 22.04 on an Intel or AMD processor",
         )
+
+
+def prometheus_folder() -> Path:
+    """Where a Prometheus is kept that is not on PATH."""
+    return cache_folder() / "prometheus"
+
+
+def missing_tools() -> list[host.Tool]:
+    """The programs that a box or a run needs and that are not here."""
+    path = host.search_path()
+    return host.missing_tools() + [t for t in RUN_TOOLS if shutil.which(t.program, path=path) is None]
+
+
+def bring_prometheus() -> None:
+    """Find Prometheus, or bring it into the cache."""
+    environment = {**os.environ, "PATH": host.search_path()}
+
+    def run_there(command: list[str], complaint: str, hint: str) -> None:
+        run(command, environment, complaint, hint)
+
+    prometheus_setup.bring(prometheus_folder(), run_there, say)
 
 
 def apt_install(tools: list[host.Tool]) -> None:
@@ -221,16 +244,17 @@ def main(arguments: list[str]) -> int:
         if arguments == ["lock"]:
             lock()
             return 0
-        if is_ready() and not host.missing_tools():
+        if is_ready() and not missing_tools() and prometheus_setup.find(prometheus_folder()):
             return 0
         check_machine()
         with alone():
-            missing = host.missing_tools()
+            missing = missing_tools()
             if missing:
                 apt_install(missing)
+            bring_prometheus()
             if not is_ready():
                 install()
-                say("done")
+            say("done")
     except HostError as error:
         print(f"setup: {error}", file=sys.stderr)
         return error.exit_code

@@ -52,6 +52,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     uv.parent.mkdir()
     uv.write_text(FAKE_UV)
     uv.chmod(0o755)
+    for program in ("ping", "prometheus"):
+        (uv.parent / program).write_text("#!/bin/sh\nexit 9\n")
+        (uv.parent / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{uv.parent}:/usr/bin:/bin")
     monkeypatch.setenv("FAKE", str(tmp_path))
     monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
@@ -182,7 +185,8 @@ def test_pips_index_and_certificate_are_handed_to_uv(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "name", ["orchestrator/__init__.py", "orchestrator/setup.py", "orchestrator/host.py"]
+    "name",
+    [f"orchestrator/{name}.py" for name in ("__init__", "setup", "host", "prometheus_setup")],
 )
 def test_set_up_runs_on_old_pythons(name: str) -> None:
     ast.parse((TOP / name).read_text(), feature_version=(3, 8))
