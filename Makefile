@@ -11,9 +11,13 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^##@/ {printf "%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Use
-.PHONY: setup swarm ipfs kubo
+.PHONY: setup scenario swarm ipfs kubo
 setup: ## Install the host's tools, Python 3.11 and the locked packages (cached)
 	@python3 -m orchestrator.setup
+	@ln -sfn ../../orchestrator/shoal.sh .venv/bin/shoal
+
+scenario: setup $(if $(NAME),ipfs) ## Run NAME=baseline (SEED=, DRIVER=, ARGS=) to its verdict; without NAME list the scenarios
+	@.venv/bin/shoal $(if $(NAME),run $(NAME) $(SEED:%=--seed %) $(DRIVER:%=--driver %) $(ARGS),list)
 
 swarm: setup ipfs ## Run five IPFS daemons that fetch from and tunnel to each other; ARGS="--help" tells more
 	@$(PYTHON) -m orchestrator.swarm $(ARGS)

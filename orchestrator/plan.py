@@ -1,0 +1,88 @@
+"""The plan: a scenario and a seed resolved, and nothing of the host. The same on every machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import Any, Final, cast
+
+from node.contract import UsageError
+from node.contract.plan import EngineChoice, NetworkPlan, NodePlan, Plan, Role
+from node.contract.schema import to_json
+from orchestrator import topology
+from orchestrator.scenario import AGGREGATOR, MOST_SEED, Group, NodeClass, Scenario
+
+VERSION: Final = 1
+# One private range, cut in two. The last address of each half is left to the gate.
+DATA_SUBNET: Final = ipaddress.IPv4Network("10.77.0.0/22")
+CTL_SUBNET: Final = ipaddress.IPv4Network("10.77.4.0/22")
+LINE_WIDTH: Final = 110
+
+
+def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
+    """What a run of this scenario does; without a seed the scenario's own is taken."""
+    seed = scenario.seed if seed is None else seed
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"the seed {seed} is out of range", f"from 0 to {MOST_SEED}")
+    nodes = _make_nodes(scenario)
+    names = [node.name for node in nodes]
+    return Plan(
+        version=VERSION,
+        scenario=scenario.name,
+        summary=scenario.summary,
+        seed=seed,
+        nodes=nodes,
+        network=NetworkPlan(
+            data_subnet=str(DATA_SUBNET),
+            ctl_subnet=str(CTL_SUBNET),
+            transport=cast(Any, scenario.transport),
+            edges=topology.edges(scenario.topology, names, AGGREGATOR, seed),
+        ),
+        workload=scenario.workload,
+        aggregation=scenario.aggregation,
+        checks=scenario.checks,
+    )
+
+
+def plan_bytes(plan: Plan) -> bytes:
+    """The plan's one spelling, made to be read and compared: plan.json."""
+    return (_spell(to_json(plan), "") + "\n").encode()
+
+
+def _make_nodes(scenario: Scenario) -> tuple[NodePlan, ...]:
+    groups = [group for group in scenario.workers for _ in range(group.count)]
+    nodes = [_make_node(scenario, AGGREGATOR, ("aggregator",), scenario.aggregator, 1)]
+    for index, (name, group) in enumerate(zip(scenario.worker_names, groups, strict=True), start=2):
+        nodes.append(_make_node(scenario, name, ("trainer",), group, index))
+    return tuple(sorted(nodes, key=lambda node: node.name))
+
+
+def _make_node(scenario: Scenario, name: str, roles: tuple[Role, ...], group: Group, index: int) -> NodePlan:
+    its_class = scenario.classes[group.class_name] if group.class_name else NodeClass()
+    engine: EngineChoice = its_class.ipfs or scenario.ipfs
+    return NodePlan(
+        name=name,
+        roles=roles,
+        zone=group.zone,
+        class_name=group.class_name,
+        data_address=str(DATA_SUBNET[index]),
+        ctl_address=str(CTL_SUBNET[index]),
+        ipfs=engine,
+        cpu=its_class.cpu,
+        memory_bytes=its_class.memory_bytes,
+    )
+
+
+def _spell(value: Any, indent: str) -> str:
+    """JSON with whatever fits on one line; keys in the order of the contract."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if len(indent) + len(line) <= LINE_WIDTH or not isinstance(value, (dict, list)):
+        return line
+    deeper = indent + "  "
+    if isinstance(value, list):
+        parts = [_spell(item, deeper) for item in value]
+        opening, closing = "[", "]"
+    else:
+        parts = [f'"{key}": {_spell(item, deeper)}' for key, item in value.items()]
+        opening, closing = "{", "}"
+    return opening + "".join(f"\n{deeper}{part}," for part in parts)[:-1] + f"\n{indent}{closing}"
