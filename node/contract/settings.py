@@ -57,3 +57,4 @@ class NodeSettings:
     shard: ObjectRef | None  # a trainer's data; it fetches them by CID
     shards: dict[str, str]  # on the node that seeds the data: file path → name of the node it is for
     test_file: str | None  # on the aggregator: the held-out data
+    classes: int = 0  # how many labels there are; a shard may hold only some of them

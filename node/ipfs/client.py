@@ -157,8 +157,11 @@ class Client:
         return await self._rpc.value("dag/get", path, timeout_s=timeout_s)
 
     # -- keeping
-    async def pin(self, cid: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        await self._library.call("pin/add", lambda c, **o: c.pin.add(cid, **o), timeout_s=timeout_s)
+    async def pin(self, cid: str, *, recursive: bool = True, timeout_s: float = TIMEOUT_S) -> None:
+        """Keep an object; all that it links to is fetched and kept as well, unless not `recursive`."""
+        await self._library.call(
+            "pin/add", lambda c, **o: c.pin.add(cid, recursive=recursive, **o), timeout_s=timeout_s
+        )
 
     async def unpin(self, cid: str) -> None:
         await self._library.call("pin/rm", lambda c, **o: c.pin.rm(cid, **o), timeout_s=CALL_S)

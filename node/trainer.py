@@ -1,0 +1,280 @@
+"""The part `trainer` of a node: fetches its data and models by CID, trains, hands in signed updates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+from node.contract import UsageError
+from node.contract.messages import ENCODING, Manifest, Signed, Work
+from node.contract.schema import canonical
+from node.contract.settings import IPFS_PORT, NodeSettings, ObjectRef
+from node.control import Control, wait_daemon
+from node.data import shard
+from node.data.dataset import Dataset
+from node.events import Events
+from node.ipfs.client import Client
+from node.ipfs.config import Peer
+from node.ipfs.errors import IpfsError
+from node.learning import encoding
+from node.learning.encoding import Weights
+from node.metrics import RoleMetrics
+
+START_S: Final = 300.0  # how long data and first model may take to come
+MODEL_S: Final = 300.0
+KEPT_UPDATES: Final = 2
+COLLECT_EVERY: Final = 5  # updates
+
+_T = TypeVar("_T")
+
+
+class Outcome(Protocol):
+    @property
+    def update(self) -> Weights: ...
+
+    @property
+    def examples(self) -> int: ...
+
+    @property
+    def loss(self) -> float: ...
+
+
+class Learner(Protocol):
+    """What a trainer needs of node.learning; made and called in one thread of its own."""
+
+    def initial_weights(self, seed: int) -> Weights: ...
+
+    def trace(self) -> None: ...
+
+    def train(
+        self,
+        weights: Weights,
+        data: Dataset,
+        *,
+        local_epochs: int,
+        batch_size: int,
+        learning_rate: float,
+        seed: int,
+    ) -> Outcome: ...
+
+
+Make = Callable[[NodeSettings, Dataset], Learner]
+
+
+def tff_learner(settings: NodeSettings, data: Dataset) -> Learner:
+    """The real one."""
+    from node.learning.tff import Learner as TffLearner  # here, because it loads TensorFlow
+
+    if settings.classes < 1:
+        raise UsageError(f"{settings.name}: a trainer's settings need classes")
+    shape = data.features.shape[1:]
+    return TffLearner(settings.workload, shape, settings.classes, settings.task_file)
+
+
+async def train(
+    settings: NodeSettings,
+    events: Events,
+    metrics: RoleMetrics,
+    stop: asyncio.Event,
+    *,
+    make: Make = tff_learner,
+) -> None:
+    """Train until the aggregator says that there is no more, or `stop` is set."""
+    work = asyncio.create_task(_train(settings, events, metrics, make))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+    finally:
+        for task in (work, stopped):
+            task.cancel()
+        await asyncio.gather(work, stopped, return_exceptions=True)
+
+
+async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, make: Make) -> None:
+    if settings.aggregator is None or settings.shard is None:
+        raise UsageError(f"{settings.name}: a trainer's settings need an aggregator and a shard")
+    aggregator = Peer(settings.aggregator.peer_id, settings.aggregator.address)
+    with ThreadPoolExecutor(1, thread_name_prefix="learning") as thread:
+        async with Client(IPFS_PORT) as ipfs:
+            await wait_daemon(ipfs)
+            async with Control(ipfs, aggregator) as control:
+                trainer = Trainer(settings, ipfs, control, aggregator, events, metrics, thread)
+                await trainer.prepare(make, settings.shard)
+                await trainer.run()
+
+
+@dataclass(frozen=True)
+class _Done:
+    """The newest update: a round that is opened again wants the same one."""
+
+    round: int
+    base: str
+    signed: Signed
+
+
+class Trainer:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        ipfs: Client,
+        control: Control,
+        aggregator: Peer,
+        events: Events,
+        metrics: RoleMetrics,
+        thread: ThreadPoolExecutor,
+    ) -> None:
+        self._settings = settings
+        self._ipfs = ipfs
+        self._control = control
+        self._aggregator = aggregator
+        self._events = events
+        self._metrics = metrics
+        self._thread = thread
+        self._template: Weights = {}
+        self._newest: _Done | None = None
+        self._kept: list[str] = []
+        self._since_collection = 0
+
+    async def prepare(self, make: Make, reference: ObjectRef) -> None:
+        """All that the first round needs: the data, the learner, the model's shape, the traced graphs."""
+        began_s = time.monotonic()
+        self._peer_id = await self._ipfs.peer_id()
+        content, _ = await self._fetch("shard", reference, START_S)
+        self._data = shard.from_bytes(content)
+        self._learner = await self._learn(make, self._settings, self._data)
+        self._template = await self._learn(self._learner.initial_weights, self._settings.seed)
+        await self._learn(self._learner.trace)
+        work = await self._control.work(ready=False)
+        while work.kind == "wait" and not work.base:
+            work = await self._control.work(ready=False)
+        if work.base:
+            await self._model(ObjectRef(work.base, work.size_bytes))
+        self._events.write(
+            "trainer_ready",
+            shard_bytes=len(content),
+            examples=len(self._data),
+            seconds=time.monotonic() - began_s,
+        )
+
+    async def run(self) -> None:
+        """Round after round, until there are no more."""
+        while (work := await self._control.work(ready=True)).kind != "done":
+            if work.kind == "train":
+                await self._take_part(work)
+
+    async def _take_part(self, work: Work) -> None:
+        done = self._newest
+        if done is None or (done.round, done.base) != (work.round, work.base):
+            try:
+                done = await self._update(work)
+            except IpfsError as err:
+                # The round goes on without us; the next ask says whether it still does.
+                self._answered(work.round, False, f"not handed in: {err.message}")
+                return
+            self._newest = done
+        answer = await self._control.send(done.signed)
+        self._answered(work.round, answer.accepted, answer.reason)
+
+    def _answered(self, number: int, accepted: bool, reason: str | None) -> None:
+        self._events.write("update_answered", round=number, accepted=accepted, reason=reason)
+
+    async def _update(self, work: Work) -> _Done:
+        """Fetch the model, train, store and sign the update."""
+        settings = self._settings
+        weights, fetch_s = await self._model(ObjectRef(work.base, work.size_bytes))
+        began_s = time.monotonic()
+        outcome = await self._learn(
+            lambda: self._learner.train(
+                weights,
+                self._data,
+                local_epochs=work.local_epochs,
+                batch_size=work.batch_size,
+                learning_rate=work.learning_rate,
+                seed=seed_of(settings.seed, settings.name, work.round),
+            )
+        )
+        train_s = time.monotonic() - began_s
+        began_s = time.monotonic()
+        data = encoding.encode(outcome.update)
+        cid = await self._ipfs.add(data, pin=True)
+        manifest = Manifest(
+            run=settings.run,
+            round=work.round,
+            sender=self._peer_id,
+            base=work.base,
+            update=cid,
+            size_bytes=len(data),
+            encoding=ENCODING,
+            examples=outcome.examples,
+            fetch_s=round(fetch_s, 6),
+            train_s=round(train_s, 6),
+            loss=float(outcome.loss),
+        )
+        signed = Signed(manifest, await self._ipfs.sign(canonical(manifest)))
+        upload_s = time.monotonic() - began_s
+        self._metrics.histogram("shoal_train_seconds").observe(train_s)
+        self._metrics.histogram("shoal_upload_seconds").observe(upload_s)
+        self._metrics.gauge("shoal_train_loss").set(outcome.loss)
+        self._events.write(
+            "trained",
+            round=work.round,
+            fetch_s=fetch_s,
+            train_s=train_s,
+            upload_s=upload_s,
+            examples=outcome.examples,
+            loss=outcome.loss,
+            update=cid,
+            size_bytes=len(data),
+        )
+        await self._let_go(cid)
+        return _Done(work.round, work.base, signed)
+
+    async def _model(self, reference: ObjectRef) -> tuple[Weights, float]:
+        data, seconds = await self._fetch("model", reference, MODEL_S)
+        return encoding.check(data, self._template), seconds
+
+    async def _fetch(self, what: str, reference: ObjectRef, timeout_s: float) -> tuple[bytes, float]:
+        """An object and the seconds that it took; asked for again and again, until it is there."""
+        began_s = time.monotonic()
+        try:
+            data = await self._ipfs.fetch(
+                reference.cid,
+                max_bytes=reference.size_bytes,
+                size_bytes=reference.size_bytes,
+                provider=self._aggregator,
+                timeout_s=timeout_s,
+            )
+        except IpfsError as err:
+            raise type(err)(f"{what} {err.message}", err.hint) from err
+        seconds = time.monotonic() - began_s
+        self._metrics.histogram("shoal_fetch_seconds", what=what).observe(seconds)
+        return data, seconds
+
+    async def _let_go(self, cid: str) -> None:
+        """Keep the newest updates only, and free the space of the others now and then."""
+        if cid not in self._kept:
+            self._kept.append(cid)
+        with contextlib.suppress(IpfsError):  # there will be another time
+            if len(self._kept) > KEPT_UPDATES:
+                await self._ipfs.unpin(self._kept.pop(0))
+            self._since_collection += 1
+            if self._since_collection >= COLLECT_EVERY:
+                self._since_collection = 0
+                await self._ipfs.collect_garbage()
+
+    async def _learn(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def seed_of(seed: int, name: str, number: int) -> int:
+    """A node's own random numbers in a round: other nodes do not change them."""
+    digest = hashlib.sha256(f"{seed}/{name}/{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
