@@ -156,22 +156,23 @@ def _callable(computation: Any) -> Callable[[Sequence[Any]], list[Any]]:
         raise ShoalError(f"this aggregator keeps variables ({graph.initialize_op}), which has no place here")
     definition = tf.compat.v1.GraphDef()
     graph.graph_def.Unpack(definition)
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
 
-    def tensors(binding: Any) -> list[Any]:
-        names = binding_names(binding) if binding.ByteSize() else []
-        return [wrapped.graph.get_tensor_by_name(name) for name in names]
+    def names(binding: Any) -> list[str]:
+        return binding_names(binding) if binding.ByteSize() else []
 
-    feeds = tensors(graph.parameter)
-    function = wrapped.prune(feeds, tensors(graph.result))
+    feeds, fetches = names(graph.parameter), names(graph.result)
 
-    def call(arguments: Sequence[Any]) -> list[Any]:
-        values = [
-            tf.convert_to_tensor(value, feed.dtype) for value, feed in zip(arguments, feeds, strict=True)
-        ]
-        return list(function(*values))
+    with tf.Graph().as_default() as imported:
+        tf.graph_util.import_graph_def(definition, name="")
+        placeholders = [imported.get_tensor_by_name(name) for name in feeds]
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in placeholders]
 
-    return call
+    def run(arguments: list[Any]) -> list[Any]:
+        fed = dict(zip(feeds, arguments, strict=True))
+        return list(tf.graph_util.import_graph_def(definition, fed, fetches, name=""))
+
+    concrete = tf.function(run, autograph=False).get_concrete_function(specs)
+    return lambda arguments: list(concrete([tf.convert_to_tensor(value) for value in arguments]))
 
 
 def _to_bytes(state: Sequence[Any]) -> bytes:
