@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import secrets
 import select
 import signal
@@ -11,28 +13,50 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
-from node.contract.plan import AggregationPlan, PartitionPlan, WorkloadPlan
+from node.contract.plan import (
+    AggregationPlan,
+    NetworkPlan,
+    NodePlan,
+    PartitionPlan,
+    Plan,
+    Role,
+    WorkloadPlan,
+)
 from node.contract.schema import to_json
 from node.contract.series import SERIES
-from node.contract.settings import AGENT_PORT, EVENTS_FILE, SWARM_PORT, Neighbour, NodeSettings
+from node.contract.settings import (
+    AGENT_PORT,
+    EVENTS_FILE,
+    PROMETHEUS_PORT,
+    SWARM_PORT,
+    Neighbour,
+    NodeSettings,
+)
+from node.fork import fork
 from node.ipfs.engine import find
-from node.namespace import enter
-from node.process import ProcessId
-from node.supervisor import daemon_of
+from node.namespace import NodeThread, enter
+from node.process import Process, ProcessId
+from node.role import ENTRY_POINTS
+from node.supervisor import daemon_of, events_of, parts_of, supervise
+from orchestrator import prometheus
 from orchestrator.box import Box
 
 TOP = Path(__file__).resolve().parents[2]
-DATA, CTL = "data", "ctl2"
+DATA, CTL = "data2", "ctl2"  # other tests in this box have a bridge called data
 NODES = {"p1": 1, "p2": 2}
 TOKEN = "open sesame"
 WAIT_S = 60.0
+PAUSE_S = 0.02  # between two looks
 WORKLOAD = WorkloadPlan("digits", "cnn", PartitionPlan("iid"), 1, 1, 32, 0.1)
 AGGREGATION = AggregationPlan("mean", "sync", 1.0, 30.0, {})
 
@@ -77,6 +101,7 @@ class Zygote:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "node.zygote", str(path), *imports],
                 cwd=TOP,
+                env={**os.environ, "PYTHONPATH": str(folder)},  # for the modules that tests bring
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -143,10 +168,10 @@ def settings_of(name: str, folder: Path, secret_files: Path, **more: Any) -> Nod
 def nodes() -> dict[str, Inside]:
     """Two nodes on two networks of their own; they stay until the box ends."""
     box = Box.current()
-    box.add_bridge("data2")
+    box.add_bridge(DATA)
     box.add_bridge(CTL)
     for name, number in NODES.items():
-        box.add_node(name, {"data2": f"10.78.1.{number}/24", CTL: f"10.78.2.{number}/24"})
+        box.add_node(name, {DATA: f"10.78.1.{number}/24", CTL: f"10.78.2.{number}/24"})
     return {name: Inside(name) for name in NODES}
 
 
@@ -179,7 +204,8 @@ class Watcher:
             try:
                 answer = get(self._inside, self._settings, f"/events?from={self._offset}", TOKEN)
             except ConnectionRefusedError:
-                continue  # the agent is starting
+                time.sleep(PAUSE_S)  # the agent is starting
+                continue
             assert answer.status == 200, answer
             self._offset = int(answer.headers["x-next-offset"])
             self.seen += [json.loads(line) for line in answer.body.splitlines()]
@@ -245,7 +271,7 @@ def test_two_nodes_of_one_zygote(nodes: dict[str, Inside], tmp_path: Path, secre
             page['shoal_part_proportional_bytes{part="agent"}']
             < page['shoal_part_resident_bytes{part="agent"}']
         )
-        assert "libp2p_swarm_connections_opened_total" in {name.partition("{")[0] for name in page}
+        assert "exchange_bitswap_wantlists_total" in {name.partition("{")[0] for name in page}
 
         # the daemon of one dies: it is told, and the node's other parts live
         killed = parts["ipfs"]
@@ -264,3 +290,156 @@ def test_two_nodes_of_one_zygote(nodes: dict[str, Inside], tmp_path: Path, secre
     finally:
         zygote.close()
     assert zygote.process.returncode == 0
+
+
+@contextmanager
+def role_module(folder: Path, name: str, body: str) -> Iterator[str]:
+    """A module with a role's function, as the entry points name them, for processes that fork from here."""
+    (folder / f"{name}.py").write_text(body)
+    sys.path.insert(0, str(folder))
+    try:
+        yield f"{name}:run"
+    finally:
+        sys.path.remove(str(folder))
+
+
+ROLE = """
+import asyncio
+from node.contract.series import SERIES
+
+async def run(settings, events, metrics, stop):
+    use = {"gauge": lambda m: m.set(1), "counter": lambda m: m.inc(), "histogram": lambda m: m.observe(1)}
+    for name, series in SERIES.items():
+        if series.by == metrics.role:
+            use[series.kind](getattr(metrics, series.kind)(name, **dict.fromkeys(series.labels, "x")))
+    events.write("all_ready", trainers=[settings.name])
+    await stop.wait()
+"""
+
+
+@pytest.mark.parametrize("role", ["trainer", "aggregator"])
+def test_prometheus_gets_every_series_of_the_table(
+    role: Role, nodes: dict[str, Inside], tmp_path: Path, secret_files: Path
+) -> None:
+    """A real Prometheus scrapes an agent with a real daemon and a role that uses its whole table."""
+    settings = settings_of("p2", tmp_path, secret_files, roles=(role,))
+    plan = Plan(
+        1,
+        "s",
+        "",
+        1,
+        (NodePlan("p2", (role,), None, None, settings.data_address, settings.ctl_address),),
+        NetworkPlan("10.78.1.0/24", "10.78.2.0/24", "prompt", ()),
+        WORKLOAD,
+        AGGREGATION,
+        (),
+    )
+    with ExitStack() as ending, role_module(tmp_path, "some_role", ROLE) as entry:
+        node = NodeThread("p2")  # lives as long as what it starts
+        ending.callback(node.close)
+
+        def fork_node() -> ProcessId:
+            return fork(lambda: run_node(settings, role, entry), log=tmp_path / "node.log")
+
+        started = node.call(fork_node)
+        ending.callback(wait_exit, started.pid)
+        ending.callback(started.signal, signal.SIGTERM)
+        watcher = Watcher(nodes["p2"], settings)
+        watcher.wait_event("all_ready")
+
+        file = tmp_path / "prometheus.yml"
+        file.write_text(prometheus.configuration(plan))
+        program = prometheus.find()
+        promtool = program.binary.with_name("promtool")
+        subprocess.run([promtool, "check", "config", file], check=True, capture_output=True)
+        words = prometheus.argv(program, file, tmp_path / "tsdb")
+        server = node.call(
+            Process.start, words, env={"PATH": "/usr/bin:/bin"}, log=tmp_path / "prometheus.log"
+        )
+        ending.callback(server.wait_exit, WAIT_S)
+        ending.callback(server.signal, signal.SIGTERM)
+
+        def ask(path: str) -> bytes:
+            return nodes["p2"].get("127.0.0.1", PROMETHEUS_PORT, path).body
+
+        wanted = {name for name, series in SERIES.items() if series.by in ("agent", role)}
+        wait_scraped(ask, "shoal_part_up")
+        exported = prometheus.export(ask, tmp_path / "series")
+
+    names = {re.sub("_(bucket|sum|count)$", "", one.name) for one in exported}
+    assert {n for n in names if n.startswith("shoal_") and not n.startswith("shoal_ipfsd_")} == wanted
+    assert "exchange_bitswap_wantlists_total" in names
+    table = parquet.read_table(tmp_path / "series" / "shoal_part_up.parquet")
+    labels = [json.loads(text) for text in table["labels"].to_pylist()]
+    assert {(one["node"], one["job"]) for one in labels} == {("p2", "node")}
+    assert {one["part"] for one in labels} == {"supervisor", "agent", "ipfs", role}
+    assert [e["part"] for e in events(settings) if e["kind"] == "part_ended"] == [role, "ipfs", "agent"]
+
+
+def run_node(settings: NodeSettings, role: Role, entry: str) -> int:
+    ENTRY_POINTS[role] = entry  # in the forked child alone
+    return supervise(parts_of(settings, ["agent", "ipfs", role]), events_of(settings))
+
+
+def wait_exit(pid: int) -> None:
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def wait_scraped(ask: Callable[[str], bytes], name: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        try:
+            if json.loads(ask(f"/api/v1/query?query={name}"))["data"]["result"]:
+                return
+        except (ConnectionRefusedError, ValueError):
+            pass  # it is starting
+        time.sleep(PAUSE_S)
+    raise AssertionError(f"{name} was not scraped")
+
+
+TFF_ROLE = """
+import sys
+
+async def run(settings, events, metrics, stop):
+    began_with_tff = "tensorflow_federated" in sys.modules
+    import tensorflow as tf
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    assert began_with_tff and float(tf.reduce_sum(tf.ones((200, 200)) @ tf.ones((200, 200)))) == 200.0**3
+    events.write("all_ready", trainers=[settings.name])
+    await stop.wait()
+"""
+
+
+def test_one_import_of_tff_serves_two_nodes(
+    nodes: dict[str, Inside], tmp_path: Path, secret_files: Path
+) -> None:
+    """Each node's child computes with TensorFlow, in its own node, on memory that they share."""
+    (tmp_path / "tff_role.py").write_text(TFF_ROLE)
+    (tmp_path / "take_role.py").write_text(
+        "from node.role import ENTRY_POINTS\nENTRY_POINTS['trainer'] = 'tff_role:run'\n"
+    )
+    every = [settings_of(name, tmp_path, secret_files, roles=("trainer",)) for name in NODES]
+    zygote = Zygote(tmp_path, "node.learning.tff", "node.agent", "take_role")
+    try:
+        started = {s.name: zygote.start(s, tmp_path / f"{s.name}.json") for s in every}
+        for settings in every:
+            inside = nodes[settings.name]
+            Watcher(inside, settings).wait_event("all_ready")
+            page = samples(get(inside, settings, "/metrics").body)
+            resident = page['shoal_part_resident_bytes{part="trainer"}']
+            proportional = page['shoal_part_proportional_bytes{part="trainer"}']
+            assert 0 < proportional < resident / 2
+            pids = json.loads(get(inside, settings, "/health", TOKEN).body)["parts"]["trainer"]
+            assert network_of(pids["pid"]) == os.stat(f"/run/netns/{settings.name}").st_ino
+        for one in started.values():
+            ProcessId(one["pid"], one["start_ticks"]).signal(signal.SIGTERM)
+        assert [zygote.hear()["status"] for _ in started] == [0, 0]
+    finally:
+        zygote.close()
+
+
+def network_of(pid: int) -> int:
+    """The network namespace that all threads of a process are in."""
+    (number,) = {os.stat(task / "ns/net").st_ino for task in Path(f"/proc/{pid}/task").iterdir()}
+    return number
