@@ -1,80 +1,48 @@
-"""The aggregator's life: answers members, runs round after round, keeps the chain of records."""
+"""The aggregator's life: round after round, from wherever the last life ended."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
-from aggregator.intake import FETCH_S, Intake, RefusedError
-from aggregator.intake import Objects as IntakeObjects
+from aggregator.desk import Desk, Job, Model
+from aggregator.desk import Objects as DeskObjects
+from aggregator.intake import Intake, RefusedError
 from aggregator.journal import Journal, Opening, OpenRound
 from aggregator.keeping import Keeper
 from aggregator.keeping import Objects as KeeperObjects
 from aggregator.learning import Learning
-from aggregator.news import News
-from aggregator.records import Chain, Record, Taken
+from aggregator.records import Chain, Record
 from aggregator.records import Objects as ChainObjects
-from aggregator.rounds import ClosedBy, Refused, Round, Terms, Update, needed_of, opened
-from node.contract import HostError, ShoalError
-from node.contract.messages import LONG_POLL_S, Answer, Work
-from node.contract.plan import AggregationPlan, WorkloadPlan
+from aggregator.rounds import ClosedBy, Round, Terms, needed_of, opened
+from node.contract import ShoalError
 from node.events import Events
-from node.ipfs.config import Peer
 from node.learning import encoding
 from node.learning.encoding import Weights
 from node.learning.scores import Scores
 from node.metrics import RoleMetrics
 
-READY_S: Final = 240.0  # how long the first round waits for trainers
-DONE_S: Final = 10.0  # how long they are given to hear that there is no more
 MAX_STATE_BYTES: Final = 1 << 30  # of our own objects: no limit that anybody meets
-MAX_STRANGERS: Final = 64
 ATTEMPTS_PER_ROUND: Final = 2
 STATE: Final = "strategy"  # the one name under which a record links to a state
 
 _T = TypeVar("_T")
 
 
-class Objects(IntakeObjects, ChainObjects, KeeperObjects, Protocol):
+class Objects(DeskObjects, ChainObjects, KeeperObjects, Protocol):
     """The calls of an IPFS client that the aggregator makes."""
 
     async def add(self, data: bytes, *, pin: bool = False) -> str: ...
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be done, for whom."""
-
-    run: str
-    trainers: tuple[str, ...]  # in order of name
-    members: dict[str, str]  # peer ID → name
-    peers: dict[str, Peer]  # peer ID → where it is
-    workload: WorkloadPlan
-    aggregation: AggregationPlan
-    ready_s: float = READY_S
-    done_s: float = DONE_S
-
-
-@dataclass(frozen=True)
-class Model:
-    """The newest model, and what belongs to it."""
-
-    head: str
-    record: Record
-    weights: Weights
-    state: bytes
-
-
 class Coordinator:
-    """`run` goes through the rounds, while `work` and `update` answer those who ask."""
+    """Goes through the rounds, while its desk answers those who ask."""
 
     def __init__(self, job: Job, ipfs: Objects, folder: Path, events: Events, metrics: RoleMetrics) -> None:
         self._job = job
@@ -84,147 +52,9 @@ class Coordinator:
         self._chain = Chain(folder, ipfs)
         self._journal = Journal(folder)
         self._keeper = Keeper(ipfs)
-        self._news = News()
-        self._ready: set[str] = set()
-        self._told: set[str] = set()
-        self._strangers: Counter[str] = Counter()
-        self._failure: ShoalError | None = None
-        self._finished = False
-        self._intake: Intake | None = None
-        self._model: Model | None = None
-        self._round: Round | None = None
+        self.desk = Desk(job, ipfs, self._journal, events, metrics)
         self._found: OpenRound | None = None
 
-    # -- answering; node.control calls these
-    async def work(self, peer_id: str, ready: bool) -> Work:
-        """What a member is to do, as soon as there is something."""
-        name = self._job.members[peer_id]
-        if ready and name in self._job.trainers:
-            self._ready.add(name)
-            self._news.tell()
-        until_s = time.monotonic() + LONG_POLL_S
-        while (work := self._work_for(name, ready)) is None:
-            if time.monotonic() >= until_s:
-                return self._waiting()
-            await self._news.wait(until_s - time.monotonic())
-        return work
-
-    def _work_for(self, name: str, ready: bool) -> Work | None:
-        if self._finished:
-            self._told.add(name)
-            self._news.tell()
-            return Work("done")
-        if not ready:  # it needs the model to become ready
-            return self._waiting() if self._model is not None else None
-        current = self._round
-        if current is None or not current.wants(name):
-            return None
-        workload = self._job.workload
-        return Work(
-            "train",
-            round=current.terms.round,
-            base=current.terms.base,
-            size_bytes=current.terms.size_bytes,
-            local_epochs=workload.local_epochs,
-            batch_size=workload.batch_size,
-            learning_rate=workload.learning_rate,
-            deadline_s=max(0.0, current.until_s - time.monotonic()),
-        )
-
-    def _waiting(self) -> Work:
-        record = self._model.record if self._model is not None else None
-        return Work("wait", base=record.model, size_bytes=record.size_bytes) if record else Work("wait")
-
-    async def update(self, peer_id: str, body: bytes) -> Answer:
-        """Take a member's update, or refuse it; a ShoalError means: try again, it is not your fault."""
-        if self._intake is None or self._round is None:
-            raise ShoalError("no round has been opened yet")
-        sender = self._job.members[peer_id]
-        async with self._intake.turn(peer_id):
-            try:
-                if not self._round.keeps(sender):
-                    return Answer(False, "malformed", "too many were refused in this round")
-                update = await self._intake.examine(
-                    peer_id, sender, body, self._objection, self._patience_s()
-                )
-                await self._take(update)
-            except RefusedError as err:
-                self._refuse(Refused(sender, err.reason, err.detail, err.signed))
-                return Answer(False, err.reason, err.detail)
-            except HostError as err:  # our own disk: the round cannot go on
-                self._failure = err
-                self._news.tell()
-                raise
-        return Answer(True)
-
-    def stranger(self, peer_id: str) -> None:
-        """Somebody asked who is no member."""
-        if self._strangers.total() < MAX_STRANGERS and self._strangers[peer_id] < 1:
-            self._strangers[peer_id] += 1
-            self._refuse(Refused(peer_id, "stranger", "asked over the tunnel, and is no member"))
-
-    def _patience_s(self) -> float:
-        assert self._round is not None
-        return min(FETCH_S, max(1.0, self._round.until_s - time.monotonic()))
-
-    def _objection(self, sender: str, manifest: Any) -> Any:
-        assert self._round is not None
-        return self._learning.strategy.accept(self._round, sender, manifest)
-
-    async def _take(self, update: Update) -> None:
-        """Pin, write down, accept: in this order, so that what is answered is durable."""
-        manifest = update.signed.manifest
-        self._still_wanted(update)
-        await self._ipfs.pin(manifest.update)
-        try:
-            self._still_wanted(update)
-        except RefusedError:
-            if all(manifest.update != other.signed.manifest.update for other in self._open().updates()):
-                await self._ipfs.unpin(manifest.update)
-            raise
-        self._journal.accept(Taken(update.sender, update.signed))
-        self._round = self._open().accept(update)
-        self._metrics.counter("shoal_updates_total", outcome="accepted").inc()
-        self._events.write(
-            "update_accepted",
-            round=manifest.round,
-            sender=update.sender,
-            update=manifest.update,
-            examples=manifest.examples,
-            bytes=manifest.size_bytes,
-            seconds=update.seconds,
-            train_s=manifest.train_s,
-        )
-        self._news.tell()
-
-    def _still_wanted(self, update: Update) -> None:
-        against = self._objection(update.sender, update.signed.manifest)
-        if against is not None:
-            reason, detail = against
-            # It was in order when it came, so by now the round is over.
-            raise RefusedError("late" if reason == "wrong_round" else reason, detail, update.signed)
-
-    def _refuse(self, refused: Refused) -> None:
-        current = self._round
-        if current is not None and current.phase == "open" and current.keeps(refused.sender):
-            self._journal.refuse(refused)
-            self._round = current.refuse(refused)
-        self._metrics.counter("shoal_updates_total", outcome=refused.reason).inc()
-        number = current.terms.round if current is not None else 0
-        self._events.write(
-            "update_refused",
-            round=number,
-            sender=refused.sender,
-            reason=refused.reason,
-            detail=refused.detail,
-        )
-        self._news.tell()
-
-    def _open(self) -> Round:
-        assert self._round is not None
-        return self._round
-
-    # -- the rounds
     async def run(self, make: Callable[[], Learning]) -> None:
         """From wherever the last life ended to the end of the run."""
         with ThreadPoolExecutor(1, thread_name_prefix="learning") as thread:
@@ -235,9 +65,10 @@ class Coordinator:
 
             self._learn = learn
             self._learning = await learn(make)
-            self._intake = Intake(self._ipfs, self._learning.initial, self._job.peers)
+            self.desk.strategy = self._learning.strategy
+            self.desk.intake = Intake(self._ipfs, self._learning.initial, self._job.peers)
             resumed = await self._recover()
-            self._news.tell()  # those who wait for the model
+            self.desk.news.tell()  # those who wait for the model
             scores = await self._learn(self._learning.evaluate, self._newest.weights)
             self._tell_of_last_life(scores)
             if resumed is None and self._newest.record.attempt == 0:
@@ -251,8 +82,8 @@ class Coordinator:
 
     @property
     def _newest(self) -> Model:
-        assert self._model is not None
-        return self._model
+        assert self.desk.model is not None
+        return self.desk.model
 
     def _complete(self) -> bool:
         record, rounds = self._newest.record, self._job.workload.rounds
@@ -262,15 +93,15 @@ class Coordinator:
         """The newest model; and the open round of the last life, when it was not recorded yet."""
         head = self._chain.head()
         if head is None:
-            self._model = await self._first()
-            head = self._model.head
+            self.desk.model = await self._first()
+            head = self.desk.model.head
         else:
             record = await self._chain.load(head)
             size_bytes = record.size_bytes
             data = await self._ipfs.fetch(record.model, max_bytes=size_bytes, size_bytes=size_bytes)
             weights = encoding.check(data, self._learning.initial)
             state = await self._ipfs.fetch(record.states[STATE], max_bytes=MAX_STATE_BYTES)
-            self._model = Model(head, record, weights, state)
+            self.desk.model = Model(head, record, weights, state)
         self._found = found = self._journal.read()
         resumed = found if found is not None and found.opening.predecessor == head else None
         needed = {taken.signed.manifest.update for taken in resumed.accepted} if resumed else set()
@@ -330,9 +161,9 @@ class Coordinator:
 
     async def _wait_ready(self) -> None:
         until_s = time.monotonic() + self._job.ready_s
-        while not self._ready.issuperset(self._job.trainers) and time.monotonic() < until_s:
-            await self._news.wait(until_s - time.monotonic())
-        self._events.write("all_ready", trainers=sorted(self._ready))
+        while not self.desk.ready.issuperset(self._job.trainers) and time.monotonic() < until_s:
+            await self.desk.news.wait(until_s - time.monotonic())
+        self._events.write("all_ready", trainers=sorted(self.desk.ready))
 
     async def _begin_round(self, resumed: OpenRound | None) -> None:
         now_s = time.monotonic()
@@ -340,7 +171,7 @@ class Coordinator:
             opening = resumed.opening
             # It gets its whole deadline again: nobody could deliver while we were away.
             current = opened(opening.terms, now_s, now_s - max(0.0, time.time() - opening.wall))
-            self._round = await self._with_journal(current, resumed)
+            self.desk.round = await self._with_journal(current, resumed)
         else:
             terms = self._terms()
             # The event first: a crash in between repeats it, the other way round it would be lost.
@@ -353,9 +184,9 @@ class Coordinator:
                 deadline_s=terms.deadline_s,
             )
             self._journal.begin(Opening(self._newest.head, time.time(), terms))
-            self._round = opened(terms, now_s)
-        self._metrics.gauge("shoal_round").set(self._round.terms.round)
-        self._news.tell()
+            self.desk.round = opened(terms, now_s)
+        self._metrics.gauge("shoal_round").set(self.desk.round.terms.round)
+        self.desk.news.tell()
 
     def _terms(self) -> Terms:
         record, aggregation = self._newest.record, self._job.aggregation
@@ -372,14 +203,14 @@ class Coordinator:
 
     async def _with_journal(self, current: Round, found: OpenRound) -> Round:
         """The round with what was promised in the last life."""
-        assert self._intake is not None
+        assert self.desk.intake is not None
         peer_ids = {name: peer_id for peer_id, name in self._job.members.items()}
         for refused in found.refused:
             current = current.refuse(refused)
         for taken in found.accepted:
             try:
                 current = current.accept(
-                    await self._intake.fetch(peer_ids[taken.sender], taken.sender, taken.signed)
+                    await self.desk.intake.fetch(peer_ids[taken.sender], taken.sender, taken.signed)
                 )
             except RefusedError as err:
                 raise ShoalError(f"an update that was accepted before the restart is gone: {err}") from err
@@ -387,16 +218,16 @@ class Coordinator:
 
     async def _gather(self) -> ClosedBy:
         """Until the strategy says that it is enough; the round is closed in that very moment."""
-        while (by := self._learning.strategy.ready(self._open(), time.monotonic())) is None:
-            await self._news.wait(self._open().until_s - time.monotonic())
-            if self._failure is not None:
-                raise self._failure
-        self._round = self._open().close(by)
+        while (by := self._learning.strategy.ready(self.desk.open_round, time.monotonic())) is None:
+            await self.desk.news.wait(self.desk.open_round.until_s - time.monotonic())
+            if self.desk.failure is not None:
+                raise self.desk.failure
+        self.desk.round = self.desk.open_round.close(by)
         return by
 
     async def _end_round(self, by: ClosedBy) -> Scores:
         """Combine, store, tell."""
-        closed = self._open()
+        closed = self.desk.open_round
         began_s = time.monotonic()
         weights, state = self._newest.weights, self._newest.state
         if closed.completed:
@@ -409,7 +240,7 @@ class Coordinator:
                 )
         aggregate_s = time.monotonic() - began_s
         predecessor, strategy_name = self._newest.head, self._job.aggregation.strategy
-        self._model = await self._store(
+        self.desk.model = await self._store(
             weights,
             state,
             lambda model, size_bytes, states: Record.of(
@@ -427,14 +258,14 @@ class Coordinator:
             accepted=[update.sender for update in closed.updates()],
             refused=len(closed.refused),
             missing=closed.missing,
-            record=self._model.head,
-            model=self._model.record.model,
+            record=self.desk.model.head,
+            model=self.desk.model.record.model,
             accuracy=scores.accuracy,
             loss=scores.loss,
             aggregate_s=aggregate_s,
             seconds=seconds,
         )
-        await self._keeper.add(self._model.record)
+        await self._keeper.add(self.desk.model.record)
         await self._keeper.collect()
         return scores
 
@@ -466,9 +297,9 @@ class Coordinator:
             inference_ms_1=inference_ms[1],
             inference_ms_32=inference_ms[32],
         )
-        self._finished = True
-        self._news.tell()
+        self.desk.finished = True
+        self.desk.news.tell()
         until_s = time.monotonic() + self._job.done_s
-        hearers = self._ready or set(self._job.trainers)
-        while not self._told.issuperset(hearers) and time.monotonic() < until_s:
-            await self._news.wait(until_s - time.monotonic())
+        hearers = self.desk.ready or set(self._job.trainers)
+        while not self.desk.told.issuperset(hearers) and time.monotonic() < until_s:
+            await self.desk.news.wait(until_s - time.monotonic())

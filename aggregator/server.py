@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from aggregator.coordinator import Coordinator, Job
+from aggregator.coordinator import Coordinator
+from aggregator.desk import Job
 from aggregator.learning import Learning, TffLearning
 from node.contract.settings import IPFS_PORT, NodeSettings
-from node.control import ControlServer, wait_daemon
+from node.control import ControlServer
 from node.events import Events
 from node.ipfs.client import Client
 from node.ipfs.config import Peer
@@ -46,9 +47,8 @@ async def _aggregate(
     folder = Path(settings.folder) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     async with Client(IPFS_PORT) as ipfs:
-        await wait_daemon(ipfs)
         coordinator = Coordinator(job_of(settings), ipfs, folder, events, metrics)
-        async with ControlServer(ipfs, settings.members, coordinator).open():
+        async with ControlServer(ipfs, settings.members, coordinator.desk).open():
             await _seed(ipfs, settings, events)
             await coordinator.run(lambda: make(settings))
 

@@ -13,21 +13,20 @@ from typing import Any, Final, Protocol
 import aiohttp
 from aiohttp import web
 
-from node.contract import HostError, ShoalError
+from node.contract import ShoalError
 from node.contract.messages import LONG_POLL_S, MAX_MANIFEST_BYTES, Answer, Signed, Work
 from node.contract.schema import from_json, to_json
 from node.contract.settings import PROTOCOL
 from node.ipfs.asker import AskerRelay
 from node.ipfs.client import Client
 from node.ipfs.config import LOOPBACK, Peer
-from node.ipfs.errors import IpfsError, UnreachableError
+from node.ipfs.errors import IpfsError
 
 MAX_BODY_BYTES: Final = 2 * MAX_MANIFEST_BYTES  # manifest, signature and what is around them
 MAX_REPLY_BYTES: Final = 1 << 16
 MAX_OPEN: Final = 8  # connections of one member at a time
 PIECE_BYTES: Final = 1 << 16
 LISTEN_S: Final = 1.0  # how often the listener is made sure of
-DAEMON_S: Final = 60.0  # how long our own daemon may take to answer
 PATIENCE_S: Final = 300.0  # how long the aggregator may be away
 CALL_S: Final = LONG_POLL_S + 10.0
 SEND_S: Final = 150.0
@@ -131,19 +130,6 @@ def _ready(body: bytes) -> bool | None:
         return None
     ready = data.get("ready") if isinstance(data, dict) else None
     return ready if isinstance(ready, bool) else None
-
-
-async def wait_daemon(ipfs: Client, timeout_s: float = DAEMON_S) -> None:
-    """Until this node's own daemon answers."""
-    until_s = time.monotonic() + timeout_s
-    while time.monotonic() < until_s:
-        with contextlib.suppress(UnreachableError):
-            await ipfs.peer_id()
-            return
-        await asyncio.sleep(PAUSES_S[0])
-    raise HostError(
-        f"the IPFS daemon does not answer after {timeout_s:g} s", "see ipfs.log in the node's folder"
-    )
 
 
 async def _bounded(content: aiohttp.StreamReader, max_bytes: int) -> bytes:

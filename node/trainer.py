@@ -15,7 +15,7 @@ from node.contract import UsageError
 from node.contract.messages import ENCODING, Manifest, Signed, Work
 from node.contract.schema import canonical
 from node.contract.settings import IPFS_PORT, NodeSettings, ObjectRef
-from node.control import Control, wait_daemon
+from node.control import Control
 from node.data import shard
 from node.data.dataset import Dataset
 from node.events import Events
@@ -103,12 +103,10 @@ async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, m
         raise UsageError(f"{settings.name}: a trainer's settings need an aggregator and a shard")
     aggregator = Peer(settings.aggregator.peer_id, settings.aggregator.address)
     with ThreadPoolExecutor(1, thread_name_prefix="learning") as thread:
-        async with Client(IPFS_PORT) as ipfs:
-            await wait_daemon(ipfs)
-            async with Control(ipfs, aggregator) as control:
-                trainer = Trainer(settings, ipfs, control, aggregator, events, metrics, thread)
-                await trainer.prepare(make, settings.shard)
-                await trainer.run()
+        async with Client(IPFS_PORT) as ipfs, Control(ipfs, aggregator) as control:
+            trainer = Trainer(settings, ipfs, control, aggregator, events, metrics, thread)
+            await trainer.prepare(make, settings.shard)
+            await trainer.run()
 
 
 @dataclass(frozen=True)

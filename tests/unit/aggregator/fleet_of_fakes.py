@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aggregator.coordinator import Coordinator, Job
+from aggregator.coordinator import Coordinator
+from aggregator.desk import Job
 from node.contract.messages import ENCODING, Answer, Manifest, Signed, Work
 from node.contract.plan import AggregationPlan, PartitionPlan, WorkloadPlan
 from node.contract.schema import canonical, to_json
@@ -75,10 +76,10 @@ class Fleet:
         return Signed(manifest, sign(canonical(manifest), manifest.sender))
 
     async def hand_in(self, name: str, signed: Signed) -> Answer:
-        return await self.coordinator.update(f"peer-{name}", json.dumps(to_json(signed)).encode())
+        return await self.coordinator.desk.update(f"peer-{name}", json.dumps(to_json(signed)).encode())
 
     async def ask(self, name: str) -> Work:
-        return await self.coordinator.work(f"peer-{name}", True)
+        return await self.coordinator.desk.work(f"peer-{name}", True)
 
     async def train(self, name: str) -> None:
         """An honest trainer's life."""

@@ -86,7 +86,7 @@ async def test_a_deadline_closes_with_a_quorum_and_not_without(tmp_path: Path) -
 
 async def test_a_trainer_that_is_not_ready_is_told_the_model(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, job("w1"))
-    asked = asyncio.create_task(fleet.coordinator.work("peer-w1", False))
+    asked = asyncio.create_task(fleet.coordinator.desk.work("peer-w1", False))
     run = asyncio.create_task(fleet.coordinator.run(FakeLearning))
     work = await asked
     assert work.kind == "wait"
@@ -143,7 +143,7 @@ async def test_a_replay_is_refused_and_a_stranger_recorded_once(tmp_path: Path) 
         assert (await fleet.hand_in("w1", first)).reason == "replayed"
         assert (await fleet.hand_in("w2", first)).reason == "forged"  # somebody else's
         for _ in range(100):
-            fleet.coordinator.stranger("peer-x")
+            fleet.coordinator.desk.stranger("peer-x")
         await asyncio.gather(fleet.train("w1"), fleet.train("w2"))
 
     await fleet.live(beside=behave)
