@@ -93,6 +93,9 @@ def _redirect(log: Path) -> None:
     for descriptor in (out, nothing):
         if descriptor > 2:
             os.close(descriptor)
+    # By line, so that a log shows what was said before a kill.
+    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
 
 
 def exit_status(pid: int) -> int | None:
