@@ -15,6 +15,7 @@ from orchestrator.history import Event
 KEYS: Final = {
     "verdict": "held, violated or unknown",
     "exit_code": "0, 1 or 2 for the verdict; see shoal --help",
+    "failure": "what kept the run from its end; null when nothing did",
     "checks": "each check as written, its state, and what was seen",
     "scenario": "name of the scenario",
     "run": "this run's id",
@@ -44,6 +45,9 @@ KEYS: Final = {
     "inference_seconds": "one batch of 1 and of 32 on one thread, median of 100",
     "rounds": "each round: seconds, accuracy, loss, updates accepted, refused, missing, each sender's times",
 }
+
+# Of a run that went well these may still be null.
+MAY_BE_NULL: Final = {"failure", "repeatable_reason", "time_to_accuracy_seconds"}
 
 
 def figures(

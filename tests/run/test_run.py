@@ -1,0 +1,162 @@
+"""Whole runs from the command line: real TFF, real daemons, a real Prometheus, in a box of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.contract import events
+from orchestrator import results
+
+TOP = Path(__file__).resolve().parents[2]
+TINY = TOP / "tests" / "run" / "tiny.yaml"
+RUN_S = 240.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    status: int
+    said: str
+    directory: Path
+    results: dict[str, Any]
+
+    def history(self, kind: str) -> list[dict[str, Any]]:
+        lines = (self.directory / "history.jsonl").read_text().splitlines()
+        return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def shoal(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    """The command line in a folder of its own, so that its runs go there."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(TOP)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(cwd: Path, *words: str) -> Ran:
+    with shoal("run", str(TINY), *words, cwd=cwd) as process:
+        said, _ = process.communicate(timeout=RUN_S)
+    directory = (cwd / "runs" / "tiny" / "latest").resolve()
+    return Ran(process.returncode, said, directory, json.loads((directory / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return run(tmp_path_factory.mktemp("ran"))
+
+
+def test_it_trains_and_holds(ran: Ran) -> None:
+    assert ran.status == 0, ran.said
+    assert ran.said.splitlines()[-1] == "verdict: held"
+    assert ran.results["rounds_completed"] == 3
+    assert ran.results["final_model_cid"].startswith("baf")
+    assert ran.results["driver"] == "netns"
+    assert ran.results["transport"] == "prompt"
+    assert ran.results["repeatable"] is True
+
+
+def test_every_key_of_the_results_is_explained_and_known(ran: Ran) -> None:
+    assert set(ran.results) == set(results.KEYS)
+    assert [
+        key for key, value in ran.results.items() if value is None and key not in results.MAY_BE_NULL
+    ] == []
+
+
+def test_every_event_is_of_the_table(ran: Ran) -> None:
+    for line in (ran.directory / "history.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["node"] != "orchestrator":
+            assert set(event) - {"kind", "node", "wall", "mono_ns"} == set(
+                events.EVENTS[event["kind"]].split()
+            )
+
+
+def test_the_directory_describes_the_run_and_holds_no_secret(ran: Ran) -> None:
+    for name in ("scenario.yaml", "plan.json", "binding.json", "facts.json", "report.txt", "README.md"):
+        assert (ran.directory / name).is_file(), name
+    assert any((ran.directory / "series").iterdir())
+    assert (ran.directory / "chain" / "head").is_file()
+    everything = b"".join(file.read_bytes() for file in ran.directory.rglob("*") if file.is_file())
+    for secret in (b"/key/swarm/psk", b"PrivKey", b"Bearer "):
+        assert secret not in everything
+
+
+def test_each_round_counts_both_workers(ran: Ran) -> None:
+    assert [event["accepted"] for event in ran.history("round_closed")] == [["w01", "w02"]] * 3
+    assert [round_["missing"] for round_ in ran.results["rounds"]] == [[], [], []]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_one_another(ran: Ran, tmp_path: Path) -> None:
+    again, other = run(tmp_path), run(tmp_path, "--seed", "8")
+    assert again.results["final_model_cid"] == ran.results["final_model_cid"]
+    assert other.results["final_model_cid"] != ran.results["final_model_cid"]
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Every process that works for a run in this folder, found by its environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                mark = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if f"SHOAL_TEST_MARK={folder}".encode() in mark.split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("SHOAL_TEST_MARK", str(tmp_path))
+    yield tmp_path
+    monkeypatch.delenv("SHOAL_TEST_MARK")
+
+
+def wait_none_left(folder: Path, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while left := set(processes_of(folder)) - {os.getpid()}:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.05)
+
+
+def wait_said(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"it ended without saying {word!r}")
+
+
+@pytest.mark.parametrize("moment", ["preparing", "starting", "IPFS daemons are up", "round 1/3"])
+def test_a_killed_orchestrator_leaves_nothing(marked: Path, moment: str) -> None:
+    with shoal("run", str(TINY), cwd=marked) as process:
+        wait_said(process, moment)
+        process.kill()
+    wait_none_left(marked)
+
+
+def test_an_interrupted_run_says_so_and_leaves_nothing(marked: Path) -> None:
+    with shoal("run", str(TINY), cwd=marked) as process:
+        wait_said(process, "round 1/3")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+    wait_none_left(marked)
+    found = json.loads((marked / "runs" / "tiny" / "latest" / "results.json").read_text())
+    assert (found["verdict"], found["failure"]) == ("unknown", "interrupted")
