@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from node.contract import HostError
+from orchestrator import doctor, host, setup
+from orchestrator.doctor import Finding
+
+
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(setup, "check_machine", lambda: None)
+    monkeypatch.setattr(setup, "is_ready", lambda: True)
+    monkeypatch.setattr(host, "missing_tools", list)
+    monkeypatch.setattr(doctor, "_try_box", lambda: None)
+    return monkeypatch
+
+
+def found() -> dict[str, Finding]:
+    return {finding.name: finding for finding in doctor.examine()}
+
+
+def test_a_good_host_has_one_good_line_per_check(healthy: pytest.MonkeyPatch) -> None:
+    findings = list(doctor.examine())
+    assert all(finding.is_good and not finding.cure for finding in findings)
+    tools = [tool.program for tool in host.TOOLS]
+    assert [finding.name for finding in findings] == ["machine", "python", *tools, "box"]
+
+
+def test_the_step_at_which_the_box_failed_and_its_cure(healthy: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise HostError("No box: mounting /proc failed: masked", "start it with --privileged")
+
+    healthy.setattr(doctor, "_try_box", fail)
+    said = "No box: mounting /proc failed: masked"
+    assert found()["box"] == Finding("box", False, said, "start it with --privileged")
+
+
+def test_a_missing_program_is_named_with_its_package_and_no_box_is_tried(
+    healthy: pytest.MonkeyPatch,
+) -> None:
+    missing = host.Tool("iptables", "iptables")
+    healthy.setattr(host, "missing_tools", lambda: [missing])
+
+    def never() -> None:
+        raise AssertionError("the box was tried")
+
+    healthy.setattr(doctor, "_try_box", never)
+    findings = found()
+    assert (findings["iptables"].is_good, findings["ip"].is_good) == (False, True)
+    assert "iptables" in findings["iptables"].cure
+    assert not findings["box"].is_good
+
+
+def test_an_environment_that_is_not_the_locks(healthy: pytest.MonkeyPatch) -> None:
+    healthy.setattr(setup, "is_ready", lambda: False)
+    assert found()["python"].cure == "run `make setup`"
