@@ -48,6 +48,7 @@ from node.namespace import NodeThread, enter
 from node.process import Process, ProcessId
 from node.role import ENTRY_POINTS
 from node.supervisor import daemon_of, events_of, parts_of, supervise
+from node.zygote import IMPORTS
 from orchestrator import prometheus
 from orchestrator.box import Box
 
@@ -420,7 +421,7 @@ def test_one_import_of_tff_serves_two_nodes(
         "from node.role import ENTRY_POINTS\nENTRY_POINTS['trainer'] = 'tff_role:run'\n"
     )
     every = [settings_of(name, tmp_path, secret_files, roles=("trainer",)) for name in NODES]
-    zygote = Zygote(tmp_path, "node.learning.tff", "node.agent", "take_role")
+    zygote = Zygote(tmp_path, *IMPORTS, "take_role")
     try:
         started = {s.name: zygote.start(s, tmp_path / f"{s.name}.json") for s in every}
         for settings in every:
