@@ -95,24 +95,25 @@ class Item:
             raise self.error(f"{text} is out of range", f"from {least} to {most}")
         return int(text)
 
-    def number(self, above: float, most: float) -> float:
-        """A number, more than `above` and at most `most`."""
+    def number(self, least: float, most: float) -> float:
+        """A number within bounds."""
         text = self.text()
         if not re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?", text):
             raise self.error(f"expected a number, got {text[:40]!r}")
-        if not above < float(text) <= most:
-            raise self.error(f"{text} is out of range", f"more than {above:g}, at most {most:g}")
+        if not least <= float(text) <= most:
+            raise self.error(f"{text} is out of range", f"from {least:g} to {most:g}")
         return float(text)
 
     def quantity(
         self, kind: Quantity, least: Decimal | int = 0, most: Decimal | int | None = None
     ) -> Decimal:
         """A value with its unit, in the base unit."""
+        text = self.text()
         with self.located():
-            value = kind.read(self.text())
+            value = kind.read(text)
             if value < least or (most is not None and value > most):
                 bound = f", at most {kind.show(most)}" if most is not None else ""
-                raise UsageError(f"{self.text()} is out of range", f"at least {kind.show(least)}{bound}")
+                raise UsageError(f"{text} is out of range", f"at least {kind.show(least)}{bound}")
         return value
 
     def _wrong(self, wanted: str) -> UsageError:

@@ -103,7 +103,17 @@ def load(path: Path, shown: str | None = None) -> Scenario:
         with network["topology"].located():
             names = [AGGREGATOR, *scenario.worker_names]
             topology.edges(scenario.topology, names, AGGREGATOR, scenario.seed)
+    if scenario.transport == "patient" and "kubo" in _engines(scenario):
+        raise network["transport"].error(
+            "Kubo cannot do transport patient", "take prompt or stock, or the embedded engine"
+        )
     return scenario
+
+
+def _engines(said: Scenario) -> set[str]:
+    """The engines that nodes of this scenario ask for."""
+    names = {group.class_name for group in (said.aggregator, *said.workers)}
+    return {(said.classes[name].ipfs if name else None) or said.ipfs for name in names}
 
 
 def check_name(what: str, name: str) -> None:
@@ -128,7 +138,7 @@ def _read_class(item: Item) -> NodeClass:
         _check_own_name("a class", item.path.rpartition(".")[2])
     keys = section(item, "classes.*")
     return NodeClass(
-        cpu=keys["cpu"].number(0, 1024) if "cpu" in keys else None,
+        cpu=keys["cpu"].number(0.01, 1024) if "cpu" in keys else None,
         memory_bytes=int(keys["memory"].quantity(units.SIZE, 1 << 20, TEBIBYTE))
         if "memory" in keys
         else None,
@@ -174,8 +184,9 @@ def _engine(item: Item) -> EngineChoice:
 
 def _read_topology(item: Item) -> Topology:
     if not isinstance(item.value, list):
+        word = item.text()
         with item.located():
-            return topology.read(item.text())
+            return topology.read(word)
     pairs = []
     for entry in item.items():
         names = [name.text() for name in entry.items()]
@@ -208,7 +219,7 @@ def _read_parameters(item: Item, parameters: Item | None, strategy: str) -> dict
             raise (parameters or item).error(
                 f"the strategy {strategy} needs the parameter {name}", f"write: parameters: {{{name}: 1.0}}"
             )
-    return {name: value.number(-1, 1e18) for name, value in sorted(found.items())}
+    return {name: value.number(0, 1e18) for name, value in sorted(found.items())}
 
 
 def _read_checks(item: Item) -> tuple[CheckPlan, ...]:

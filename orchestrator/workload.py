@@ -27,10 +27,10 @@ def read(item: Item, folder: Path) -> tuple[WorkloadPlan, Path | None]:
         rounds=item.required("rounds").integer(1, 100_000),
         local_epochs=keys["local_epochs"].integer(0, 1000) if "local_epochs" in keys else 1,
         batch_size=keys["batch_size"].integer(1, 65536) if "batch_size" in keys else 32,
-        learning_rate=keys["learning_rate"].number(0, 100) if "learning_rate" in keys else 0.1,
+        learning_rate=keys["learning_rate"].number(1e-9, 100) if "learning_rate" in keys else 0.1,
         optimizer="adam" if "optimizer" in keys and keys["optimizer"].word(OPTIMIZERS) == "adam" else "sgd",
         server_learning_rate=(
-            keys["server_learning_rate"].number(0, 100) if "server_learning_rate" in keys else 1.0
+            keys["server_learning_rate"].number(1e-9, 100) if "server_learning_rate" in keys else 1.0
         ),
         file=keys["file"].text() if task_file else None,
         file_sha256=hashlib.sha256(task_file.read_bytes()).hexdigest() if task_file else None,
@@ -58,7 +58,7 @@ def _read_partition(item: Item) -> PartitionPlan:
     examples = keys["examples_per_node"].integer(1, 10_000_000) if "examples_per_node" in keys else None
     match kind:
         case "dirichlet":
-            alpha = item.required("alpha").number(0, 1_000_000)
+            alpha = item.required("alpha").number(0.001, 1_000_000)
             return PartitionPlan("dirichlet", alpha=alpha, examples_per_node=examples)
         case "label":
             labels = item.required("labels_per_node").integer(1, 1000)

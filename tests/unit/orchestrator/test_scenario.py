@@ -137,6 +137,8 @@ def test_what_is_wrong_is_told_with_line_path_and_cure(load: Load, old: str, new
         ("classes: {a: {memory: 1 Gib}}", "classes.a.memory: '1 Gib': Gib is no unit of a size"),
         ("classes: {a: {memory: 1 kB}}", "classes.a.memory: 1 kB is out of range"),
         ("classes: {a: {cpu: 0}}", "classes.a.cpu: 0 is out of range"),
+        ("classes: {a: {memory: [1 GiB]}}", "classes.a.memory: expected a single value, got a list"),
+        ("network: {topology: {star: 1}}", "network.topology: expected a single value, got keys with values"),
         ("classes: {all: {cpu: 1}}", "classes.all: 'all' means something else already"),
         ("classes: {A: {cpu: 1}}", "classes.A: 'A' cannot be the name of a class"),
         ("ipfs: go", "ipfs: 'go' is not known here"),
@@ -240,3 +242,13 @@ def test_every_strategy_has_its_file_and_its_parameters() -> None:
 @pytest.mark.parametrize("path", listing.files(), ids=lambda path: path.stem)
 def test_every_scenario_of_the_project_is_right(path: Path) -> None:
     assert scenario.load(path).summary.endswith(".")
+
+
+def test_patient_transport_with_kubo_is_refused_where_a_node_asks_for_it(load: Load) -> None:
+    patient = SMALL + "network: {transport: patient}\n"
+    assert load(patient).transport == "patient"
+    assert load(patient + "classes: {idle: {ipfs: kubo}}\n").transport == "patient"
+    said = "mine.yaml:5: network.transport: Kubo cannot do transport patient"
+    assert complaint(load, patient + "ipfs: kubo\n").startswith(said)
+    own = patient.replace("count: 2", "count: 2, class: own") + "classes: {own: {ipfs: kubo}}\n"
+    assert complaint(load, own).startswith(said)
