@@ -12,6 +12,7 @@ ENV_KUBO: Final = "SHOAL_KUBO"  # path of the Kubo binary to use
 ENV_IPFSD: Final = "SHOAL_IPFSD"  # path of an embedded daemon that is already built
 ENV_CACHE: Final = "SHOAL_CACHE"  # the project's cache folder, instead of .cache/
 ENV_BOX: Final = "SHOAL_BOX"  # set to 1 for whatever runs inside a box
+ENV_DATA: Final = "SHOAL_DATA"  # a folder with local copies of data sets
 
 
 class ExitCode(IntEnum):

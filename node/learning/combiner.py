@@ -158,7 +158,7 @@ def _callable(computation: Any) -> Callable[[Sequence[Any]], list[Any]]:
     graph.graph_def.Unpack(definition)
 
     def names(binding: Any) -> list[str]:
-        return binding_names(binding) if binding.ByteSize() else []
+        return list(binding_names(binding)) if binding.ByteSize() else []
 
     feeds, fetches = names(graph.parameter), names(graph.result)
 
