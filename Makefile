@@ -29,8 +29,8 @@ kubo: ## Fetch the official Kubo release, check it, and print its path
 	@python3 node/ipfs/fetch_kubo.py
 
 ##@ Test
-.PHONY: test test-unit test-go test-conformance test-box test-fleet test-long bench-ipfs
-test: setup lint ipfs test-go test-conformance test-unit test-box test-fleet ## Run everything that CI runs
+.PHONY: test test-unit test-go test-conformance test-box test-learning test-fleet test-run test-long bench-ipfs
+test: setup lint ipfs test-go test-conformance test-unit test-box test-learning test-fleet test-run ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
 	@$(PYTHON) -m pytest tests/unit
@@ -44,6 +44,12 @@ test-conformance: setup ipfs ## Run the kit recorded from Kubo against the embed
 
 test-box: setup ## Test the box itself, as this user and, if that is root, as an unprivileged one
 	@$(PYTHON) -m pytest tests/box
+
+test-learning: setup ## Test what needs TensorFlow Federated
+	@$(PYTHON) -m pytest tests/learning
+
+test-run: setup ipfs ## Run whole scenarios from the command line
+	@$(PYTHON) -m pytest tests/run
 
 test-fleet: setup ipfs ## Test with real daemons, in a box
 	@$(IN_BOX) $(PYTHON) -m pytest tests/fleet
