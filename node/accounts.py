@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from node.process import ProcessId
 
 CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-# The kernel walks every page for a proportional size: at most this often, and this share of one core.
+# For a proportional size the kernel walks every page: 25 ms where TensorFlow was imported. So it is asked
+# when the resident size, which is cheap, has changed by this share, and else seldom.
 PROPORTIONAL_EVERY_S: Final = 2.0
-PROPORTIONAL_SHARE: Final = 0.001
+PROPORTIONAL_SELDOM_S: Final = 30.0
+PROPORTIONAL_CHANGE: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Account:
         self._cpu_seconds = 0.0
         self._proportional: int | None = None
         self._peak: int | None = None
-        self._next_at = 0.0
+        self._measured_at = -math.inf
+        self._resident_then = 0
 
     def is_up(self) -> bool:
         return self._process.is_alive()
@@ -59,15 +63,18 @@ class Account:
         pids = [self._process.pid] if self._alone else tree(self._process.pid, self._proc)
         # A counter never falls: what a child used is its parent's only once it was reaped.
         self._cpu_seconds = max(self._cpu_seconds, sum(cpu_seconds(pid, self._proc) for pid in pids))
-        began = self._clock()
-        if began >= self._next_at:
-            self._measure(pids)
-            took_s = self._clock() - began
-            self._next_at = began + max(PROPORTIONAL_EVERY_S, took_s / PROPORTIONAL_SHARE)
         resident = sum(resident_bytes(pid, self._proc) for pid in pids)
+        if self._is_due(resident):
+            self._measure(pids, resident)
         return Usage(True, self._cpu_seconds, resident, self._proportional, self._peak)
 
-    def _measure(self, pids: list[int]) -> None:
+    def _is_due(self, resident: int) -> bool:
+        since_s = self._clock() - self._measured_at
+        changed = abs(resident - self._resident_then) > PROPORTIONAL_CHANGE * self._resident_then
+        return since_s >= (PROPORTIONAL_EVERY_S if changed else PROPORTIONAL_SELDOM_S)
+
+    def _measure(self, pids: list[int], resident: int) -> None:
+        self._measured_at, self._resident_then = self._clock(), resident
         sizes = [size for pid in pids if (size := proportional_bytes(pid, self._proc)) is not None]
         self._proportional = sum(sizes) if sizes else None
         if sizes:

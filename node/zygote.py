@@ -19,7 +19,8 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -164,22 +165,25 @@ def run_node(request: Request, settings: NodeSettings) -> int:
     return run(settings, request.parts)
 
 
-def listen(path: Path) -> socket.socket:
-    """A Unix socket that only its owner may connect to."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        listener.close()
-        raise UsageError(
-            f"cannot listen on {path}: {error.strerror or error}",
-            "take a short path of a new file in a folder of yours",
-        ) from error
-    finally:
-        os.umask(mask)
-    listener.listen()
-    return listener
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket that only its owner may connect to, removed at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {path}: {error.strerror or error}",
+                "take a short path of a new file in a folder of yours",
+            ) from error
+        finally:
+            os.umask(mask)
+        try:
+            listener.listen()
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -190,7 +194,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        with Signals(signal.SIGTERM, signal.SIGCHLD) as signals, listen(options.socket) as listener:
+        with Signals(signal.SIGTERM, signal.SIGCHLD) as signals, listening(options.socket) as listener:
             for module in options.modules or IMPORTS:
                 importlib.import_module(module)
             # What is there now is never looked at by the children's collectors, so its pages stay shared.
@@ -201,8 +205,6 @@ def main(arguments: Sequence[str]) -> int:
     except ShoalError as error:
         print(f"zygote: {error}", file=sys.stderr)
         return int(error.exit_code)
-    finally:
-        options.socket.unlink(missing_ok=True)
     return 0
 
 

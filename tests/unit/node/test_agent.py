@@ -247,13 +247,23 @@ class Proc:
         self.process(10, "(a) part)", utime=100, reaped=50, pss_kb=300, children="11 ")
         self.process(11, "helper", utime=10, reaped=0, pss_kb=20, children="")
 
-    def process(self, pid: int, name: str, *, utime: int, reaped: int, pss_kb: int, children: str) -> None:
+    def process(
+        self,
+        pid: int,
+        name: str,
+        *,
+        utime: int,
+        reaped: int,
+        pss_kb: int,
+        children: str,
+        resident_pages: int = 40,
+    ) -> None:
         home = self.folder / str(pid)
         (home / "task" / str(pid)).mkdir(parents=True, exist_ok=True)
         (home / "task" / str(pid) / "children").write_text(children)
         before = f"{pid} ({name}) S 1 1 1 0 -1 4194304 0 0 0 0"
         (home / "stat").write_text(f"{before} {utime} 5 {reaped} 1 20 0 1 0 4242 0 0\n")
-        (home / "statm").write_text("500 40 30 1 0 100 0\n")
+        (home / "statm").write_text(f"500 {resident_pages} 30 1 0 100 0\n")
         (home / "smaps_rollup").write_text(f"00-ff ---p 0 00:00 0 [rollup]\nRss: 999 kB\nPss: {pss_kb} kB\n")
 
 
@@ -276,7 +286,7 @@ class Alive(ProcessId):
         return type(self).up
 
 
-def test_the_proportional_size_is_read_seldom_and_its_peak_is_kept(tmp_path: Path) -> None:
+def test_the_proportional_size_is_read_when_the_cheap_one_changed(tmp_path: Path) -> None:
     proc, now = Proc(tmp_path), [100.0]
 
     class Part(Alive):
@@ -284,14 +294,19 @@ def test_the_proportional_size_is_read_seldom_and_its_peak_is_kept(tmp_path: Pat
 
     account = Account(Part(10, 1), proc=tmp_path, clock=lambda: now[0])
     assert account.usage().proportional_bytes == 320 * 1024
-    proc.process(10, "part", utime=0, reaped=0, pss_kb=80, children="11")
-    now[0] += 1.9
+    proc.process(10, "part", utime=0, reaped=0, pss_kb=80, children="11", resident_pages=20)
+    now[0] += 1.9  # too soon, be it changed
     again = account.usage()
     assert again.proportional_bytes == 320 * 1024
     assert again.cpu_seconds == pytest.approx((156 + 16) / os.sysconf("SC_CLK_TCK"))  # a counter never falls
     now[0] += 0.2
     later = account.usage()
     assert (later.proportional_bytes, later.proportional_peak_bytes) == (100 * 1024, 320 * 1024)
+    proc.process(10, "part", utime=0, reaped=0, pss_kb=70, children="11", resident_pages=20)
+    now[0] += 29  # nothing has changed as far as one can see
+    assert account.usage().proportional_bytes == 100 * 1024
+    now[0] += 2
+    assert account.usage().proportional_bytes == 90 * 1024
     Part.up = False
     assert account.usage() == Usage(False, later.cpu_seconds, None, None, 320 * 1024)
 

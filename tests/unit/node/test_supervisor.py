@@ -6,6 +6,9 @@ import json
 import os
 import signal
 import socket
+import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +22,9 @@ from node.events import Events
 from node.fork import Signals, exit_status, fork
 from node.process import ProcessId
 from node.supervisor import Forked, Part, supervise
+from node.zygote import main as zygote_main
 
+TOP = Path(__file__).resolve().parents[3]
 WAIT_S = 20.0
 
 
@@ -242,3 +247,51 @@ def test_wrong_settings_are_named_with_file_and_key(tmp_path: Path, text: str, c
 def test_missing_settings_are_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none.json")]) == ExitCode.USAGE
     assert "none.json: No such file" in capsys.readouterr().err
+
+
+# -- the zygote
+
+
+def test_a_zygote_answers_what_it_cannot_do_and_leaves_no_socket(tmp_path: Path) -> None:
+    path = tmp_path / "z.sock"
+    zygote = subprocess.Popen(
+        [sys.executable, "-m", "node.zygote", str(path), "--import", "json"],
+        cwd=TOP,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert zygote.stdout is not None
+        assert zygote.stdout.readline() == b"ready\n"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(WAIT_S)
+            link.connect(str(path))
+            with link.makefile("rwb") as lines:
+                for request, complaint in (
+                    (b"{", "no line of JSON"),
+                    (b"[1]", "expected an object"),
+                    (b'{"settings": "/nowhere/s.json", "node": "w1"}', "cannot read /nowhere/s.json"),
+                    (b'{"settings": "s", "node": "w1", "more": 1}', "more: unknown key"),
+                ):
+                    lines.write(request + b"\n")
+                    lines.flush()
+                    assert complaint in json.loads(lines.readline())["error"]
+        zygote.send_signal(signal.SIGTERM)
+        said = zygote.communicate(timeout=WAIT_S)
+        assert (zygote.returncode, said) == (0, (b"", b""))
+    finally:
+        zygote.kill()
+        zygote.wait()
+    assert not path.exists()
+
+
+def test_a_place_where_a_zygote_cannot_listen_is_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "z.sock"
+    taken.touch()
+    for path in (tmp_path / "no" / "z.sock", taken):
+        assert zygote_main([str(path), "--import", "json"]) == ExitCode.USAGE
+        assert f"cannot listen on {path}" in capsys.readouterr().err
+    assert taken.exists()  # it is somebody else's
