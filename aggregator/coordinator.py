@@ -23,12 +23,15 @@ from aggregator.records import Objects as ChainObjects
 from aggregator.rounds import ClosedBy, Round, Terms, needed_of, opened
 from node.contract import ShoalError
 from node.events import Events
+from node.ipfs.errors import UnreachableError
 from node.learning import encoding
 from node.learning.encoding import Weights
 from node.learning.scores import Scores
 from node.metrics import RoleMetrics
 
 MAX_STATE_BYTES: Final = 1 << 30  # of our own objects: no limit that anybody meets
+DAEMON_S: Final = 60.0  # how long our own daemon may be away
+LOOK_S: Final = 0.2
 ATTEMPTS_PER_ROUND: Final = 2
 STATE: Final = "strategy"  # the one name under which a record links to a state
 
@@ -151,6 +154,19 @@ class Coordinator:
         )
 
     async def _store(
+        self, weights: Weights, state: bytes, record_of: Callable[[str, int, dict[str, str]], Record]
+    ) -> Model:
+        """The same as `_store_once`, which does no harm twice, however often our daemon is away."""
+        until_s = time.monotonic() + DAEMON_S
+        while True:
+            try:
+                return await self._store_once(weights, state, record_of)
+            except UnreachableError:
+                if time.monotonic() >= until_s:
+                    raise
+            await asyncio.sleep(LOOK_S)
+
+    async def _store_once(
         self, weights: Weights, state: bytes, record_of: Callable[[str, int, dict[str, str]], Record]
     ) -> Model:
         """Model, state, record, head: in this order, so that nothing is ever named that is not there."""

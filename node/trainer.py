@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
-from node.contract import UsageError
+from node.contract import ShoalError, UsageError
 from node.contract.messages import ENCODING, Manifest, Signed, Work
 from node.contract.schema import canonical
 from node.contract.settings import IPFS_PORT, NodeSettings, ObjectRef
@@ -151,7 +151,10 @@ class Trainer:
         self._template = await self._learn(self._learner.initial_weights, self._settings.seed)
         await self._learn(self._learner.trace)
         work = await self._control.work(ready=False)
+        until_s = time.monotonic() + START_S
         while work.kind == "wait" and not work.base:
+            if time.monotonic() >= until_s:
+                raise ShoalError(f"the aggregator has had no model for {START_S:g} s", "see its log")
             work = await self._control.work(ready=False)
         if work.base:
             await self._model(ObjectRef(work.base, work.size_bytes))

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aggregator import coordinator
 from aggregator.coordinator import STATE
 from aggregator.records import Chain, Record
 from node.contract import ShoalError
 from node.contract.messages import Signed, Work
+from node.ipfs.errors import UnreachableError
 from node.learning import encoding
 from tests.unit.aggregator.fake_learning import FakeLearning, filled, template
 from tests.unit.aggregator.fake_objects import FakeObjects, KilledError, Killer, sign
@@ -202,6 +204,25 @@ async def test_old_objects_are_let_go_and_the_chain_stays(tmp_path: Path) -> Non
     newest = set().union(*(record.passing() for record in records[-2:]))
     assert fleet.objects.pinned == states | newest
     assert records[3].model not in fleet.objects.files  # collected
+
+
+async def test_a_daemon_that_is_away_for_a_moment_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "LOOK_S", 0.01)
+
+    class Away(FakeObjects):
+        absences = 3
+
+        async def put_node(self, dag_json: bytes) -> str:
+            if self.nodes and self.absences:
+                self.absences -= 1
+                raise UnreachableError("dag/put: no daemon answers")
+            return await super().put_node(dag_json)
+
+    fleet = Fleet(tmp_path, job("w1"), Away())
+    await fleet.live("w1")
+    assert [record.round for record in await chain_of(fleet)] == [0, 1, 2]
 
 
 async def whole(folder: Path, kill_at: int | None) -> tuple[Fleet, int]:
