@@ -6,18 +6,21 @@ A process may be forked after this import and before the first operation; after 
 from __future__ import annotations
 
 import os
+import warnings
 
 # Read while TensorFlow is imported: without it every process greets on standard error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import tensorflow as tf
-import tensorflow_federated as tff
-from tensorflow_federated.python.core.impl.utils.tensorflow_utils import (
-    extract_tensor_names_from_binding as binding_names,
-)
-from tensorflow_federated.python.learning.templates.model_delta_client_work import (
-    build_model_delta_update_with_tff_optimizer as build_client_work,
-)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of the libraries among themselves
+    import tensorflow as tf
+    import tensorflow_federated as tff
+    from tensorflow_federated.python.core.impl.utils.tensorflow_utils import (
+        extract_tensor_names_from_binding as binding_names,
+    )
+    from tensorflow_federated.python.learning.templates.model_delta_client_work import (
+        build_model_delta_update_with_tff_optimizer as build_client_work,
+    )
 
 __all__ = ["binding_names", "build_client_work", "tf", "tff", "use_one_thread"]
 
