@@ -23,7 +23,6 @@ exit status:
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -103,9 +102,9 @@ def examine(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Carry a plan out; loaded only now, so that the other commands start at once."""
-    listing.load(options.scenario)
-    status: int = importlib.import_module("orchestrator.run").main(options)
-    return status
+    from orchestrator import run as job
+
+    return job.main(options)
 
 
 def parser() -> tuple[Parser, list[str]]:

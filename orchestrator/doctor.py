@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.contract import HostError, ShoalError
-from orchestrator import host, setup
+from orchestrator import host, prometheus_setup, setup
 from orchestrator.box import Box
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -36,11 +36,12 @@ def examine() -> Iterator[Finding]:
     """Every check, each as soon as it is done; a failing one stops none of the others but the box."""
     yield _tried("machine", setup.check_machine, "Linux on x86_64 with a C library that TFF knows")
     yield _tried("python", _check_environment, f"{sys.version.split()[0]} with the locked packages")
-    missing = host.missing_tools()
-    for tool in host.TOOLS:
+    missing = setup.missing_tools()
+    for tool in (*host.TOOLS, *setup.RUN_TOOLS):
         is_there = tool not in missing
         said = "found" if is_there else "missing"
         yield Finding(tool.program, is_there, said, "" if is_there else host.cure_for([tool]))
+    yield _tried("prometheus", _check_prometheus, "found")
     if missing:
         yield Finding("box", False, "not tried: programs are missing", host.cure_for(missing))
     else:
@@ -52,12 +53,21 @@ def _tried(name: str, check: Callable[[], None], good: str) -> Finding:
         check()
     except ShoalError as error:
         return Finding(name, False, error.message, error.hint)
+    except OSError as error:
+        return Finding(
+            name, False, str(error), "see that this user may read the checkout and run .venv/bin/python"
+        )
     return Finding(name, True, good)
 
 
 def _check_environment() -> None:
     if not setup.is_ready():
         raise HostError("the environment is not that of the lock file", "run `make setup`")
+
+
+def _check_prometheus() -> None:
+    if prometheus_setup.find(setup.prometheus_folder()) is None:
+        raise HostError("missing", f"run `make setup`, or {prometheus_setup.CURE}")
 
 
 def _try_box() -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -104,9 +103,7 @@ def test_run_hands_over_all_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(options)
         return ExitCode.VIOLATED
 
-    runner = types.ModuleType("orchestrator.run")
-    monkeypatch.setattr(runner, "main", main, raising=False)
-    monkeypatch.setitem(sys.modules, "orchestrator.run", runner)
+    monkeypatch.setattr("orchestrator.run.main", main)
     call = ["run", "baseline", "--seed", "5", "--driver", "netns", "--keep", "-v", "--json"]
     assert cli.main(call) == ExitCode.VIOLATED
     (options,) = asked

@@ -3,15 +3,17 @@ from __future__ import annotations
 import pytest
 
 from node.contract import HostError
-from orchestrator import doctor, host, setup
+from orchestrator import doctor, host, prometheus_setup, setup
 from orchestrator.doctor import Finding
+from orchestrator.prometheus_setup import Prometheus
 
 
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(setup, "check_machine", lambda: None)
     monkeypatch.setattr(setup, "is_ready", lambda: True)
-    monkeypatch.setattr(host, "missing_tools", list)
+    monkeypatch.setattr(setup, "missing_tools", list)
+    monkeypatch.setattr(prometheus_setup, "find", lambda folder: Prometheus(folder / "prometheus", None))
     monkeypatch.setattr(doctor, "_try_box", lambda: None)
     return monkeypatch
 
@@ -23,8 +25,8 @@ def found() -> dict[str, Finding]:
 def test_a_good_host_has_one_good_line_per_check(healthy: pytest.MonkeyPatch) -> None:
     findings = list(doctor.examine())
     assert all(finding.is_good and not finding.cure for finding in findings)
-    tools = [tool.program for tool in host.TOOLS]
-    assert [finding.name for finding in findings] == ["machine", "python", *tools, "box"]
+    tools = [tool.program for tool in (*host.TOOLS, *setup.RUN_TOOLS)]
+    assert [finding.name for finding in findings] == ["machine", "python", *tools, "prometheus", "box"]
 
 
 def test_the_step_at_which_the_box_failed_and_its_cure(healthy: pytest.MonkeyPatch) -> None:
@@ -40,7 +42,7 @@ def test_a_missing_program_is_named_with_its_package_and_no_box_is_tried(
     healthy: pytest.MonkeyPatch,
 ) -> None:
     missing = host.Tool("iptables", "iptables")
-    healthy.setattr(host, "missing_tools", lambda: [missing])
+    healthy.setattr(setup, "missing_tools", lambda: [missing])
 
     def never() -> None:
         raise AssertionError("the box was tried")
@@ -55,3 +57,21 @@ def test_a_missing_program_is_named_with_its_package_and_no_box_is_tried(
 def test_an_environment_that_is_not_the_locks(healthy: pytest.MonkeyPatch) -> None:
     healthy.setattr(setup, "is_ready", lambda: False)
     assert found()["python"].cure == "run `make setup`"
+
+
+def test_a_missing_prometheus_is_cured_by_the_set_up(healthy: pytest.MonkeyPatch) -> None:
+    healthy.setattr(prometheus_setup, "find", lambda _: None)
+    finding = found()["prometheus"]
+    assert not finding.is_good
+    assert finding.cure.startswith("run `make setup`, or install Prometheus")
+
+
+def test_what_this_user_may_not_read_stops_none_of_the_checks(healthy: pytest.MonkeyPatch) -> None:
+    def forbidden() -> bool:
+        raise PermissionError(13, "Permission denied", "python")
+
+    healthy.setattr(setup, "is_ready", forbidden)
+    findings = found()
+    assert findings["python"].said.endswith("Permission denied: 'python'")
+    assert "this user may read" in findings["python"].cure
+    assert findings["box"].is_good
