@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node.contract import UsageError
 from node.contract.plan import AggregationPlan, CheckPlan, PartitionPlan, WorkloadPlan
-from orchestrator import checks, keys, listing, scenario, units
+from orchestrator import checks, keys, listing, plan, scenario, units
 from orchestrator.scenario import Group, NodeClass, Scenario
 from orchestrator.topology import Topology
 
@@ -252,3 +254,38 @@ def test_patient_transport_with_kubo_is_refused_where_a_node_asks_for_it(load: L
     assert complaint(load, patient + "ipfs: kubo\n").startswith(said)
     own = patient.replace("count: 2", "count: 2, class: own") + "classes: {own: {ipfs: kubo}}\n"
     assert complaint(load, own).startswith(said)
+
+
+BARE = re.sub(r"(?m)^#.*\n|\s+#.*", "", listing.TEMPLATE)
+SPOTS = [match.span() for match in re.finditer(r"(?<=: )[^{}\[\],\n]+|(?<=- ).+|\w+(?=:)", BARE)]
+STRANGE = [
+    "0",
+    "-1",
+    "1e30",
+    ".nan",
+    "9" * 25,
+    "null",
+    "[]",
+    "{}",
+    "x",
+    '"80 ms"',
+    "[[a, b]]",
+    "{a: b}",
+    "é",
+    "%",
+]
+
+
+@given(st.sampled_from(SPOTS), st.sampled_from(STRANGE) | st.text(max_size=12))
+def test_whatever_stands_in_a_place_is_read_or_told(
+    tmp_path_factory: pytest.TempPathFactory, spot: tuple[int, int], value: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "changed.yaml"
+    path.write_text(BARE[: spot[0]] + value + BARE[spot[1] :])
+    complaint = "changed.yaml:"
+    try:
+        plan.make_plan(scenario.load(path, "changed.yaml"))
+    except UsageError as error:
+        complaint = error.message
+    assert complaint.startswith("changed.yaml:")
+    assert complaint.count("changed.yaml:") == 1
