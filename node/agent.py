@@ -184,15 +184,15 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 f"the agent cannot listen on {settings.ctl_address}:{AGENT_PORT}: {error.strerror}",
                 "is that address this node's, and nothing else on the port?",
             ) from error
-        watch = asyncio.create_task(_watch_ipfs(settings, events))
+        watch = asyncio.create_task(watch_ipfs(settings, events, Client()))
         await stop.wait()
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
 
 
-async def _watch_ipfs(settings: NodeSettings, events: Events) -> None:
+async def watch_ipfs(settings: NodeSettings, events: Events, client: Client) -> None:
     """Tell when the daemon answers, then keep it connected if it does not do so by itself."""
-    async with Client() as client:
+    async with client:
         try:
             peer_id = await wait_ipfs(client, IPFS_READY_S)
             version = await client.version()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from aiohttp import ClientResponse, web
@@ -15,14 +17,16 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from node import agent
 from node.accounts import Account, Usage, cpu_seconds, interface_bytes, proportional_bytes, tree
-from node.agent import Agent, Sources
+from node.agent import Agent, Sources, watch_ipfs
 from node.contract import UsageError
 from node.contract.plan import AggregationPlan, PartitionPlan, WorkloadPlan
 from node.contract.series import SERIES
-from node.contract.settings import EVENTS_FILE, NodeSettings
+from node.contract.settings import EVENTS_FILE, Neighbour, NodeSettings
 from node.events import Events
+from node.ipfs.client import Client as IpfsClient
 from node.node_series import samples
 from node.process import ProcessId
+from tests.unit.node.ipfs.fake_rpc import ME, OTHER, fake_daemon
 
 TOKEN = "open sesame"
 GIVEN = {"Authorization": f"Bearer {TOKEN}"}
@@ -214,6 +218,42 @@ async def test_a_source_that_hangs_delays_nobody_for_long(
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
         async with agent_of(tmp_path, Sources({"mute": url})) as client, client.get("/metrics") as reply:
             assert reply.status == 200
+
+
+# -- the daemon
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / EVENTS_FILE).read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("engine", "dials"), [("kubo", True), ("embedded", False)])
+async def test_a_daemon_that_answers_is_told_and_helped_if_it_needs_it(
+    tmp_path: Path, engine: Literal["kubo", "embedded"], dials: bool
+) -> None:
+    neighbour = Neighbour("w2", OTHER, "/ip4/10.77.0.2/tcp/4001")
+    settings = replace(settings_in(tmp_path), engine=engine, neighbours=(neighbour,))
+    async with fake_daemon() as daemon:
+        events = Events(tmp_path / EVENTS_FILE, "w1")
+        watch = asyncio.create_task(watch_ipfs(settings, events, IpfsClient(daemon.port)))
+        if dials:
+            await daemon.wait_called(1, "swarm/connect")
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        else:
+            await watch
+            assert daemon.called("swarm/connect", "swarm/peers") == []
+    (event,) = told(tmp_path)
+    assert (event["kind"], event["engine"], event["peer_id"]) == ("ipfs_ready", engine, ME)
+
+
+async def test_a_daemon_that_never_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "IPFS_READY_S", 0.0)
+    events = Events(tmp_path / EVENTS_FILE, "w1")
+    await watch_ipfs(settings_in(tmp_path), events, IpfsClient(1))
+    (event,) = told(tmp_path)
+    assert (event["kind"], event["part"]) == ("failed", "ipfs")
+    assert "does not answer after 0 s" in event["message"]
 
 
 # -- accounts
