@@ -70,6 +70,7 @@ class FakeObjects:
         self.elsewhere: dict[str, bytes] = {}
         self.pinned: set[str] = set()
         self.pinned_alone: set[str] = set()
+        self.fetched: list[str] = []
         self.fetching: dict[str, Any] = {}  # CID → what to await before it comes
 
     def offer(self, data: bytes) -> str:
@@ -97,6 +98,7 @@ class FakeObjects:
         timeout_s: float = 120.0,
     ) -> bytes:
         self.killer.step()
+        self.fetched.append(cid)
         if cid in self.fetching:
             await self.fetching[cid]
         data = self.files.get(cid, self.elsewhere.get(cid))

@@ -13,7 +13,7 @@ from aggregator import coordinator
 from aggregator.coordinator import STATE
 from aggregator.records import Chain, Record
 from node.contract import ShoalError
-from node.contract.messages import Signed, Work
+from node.contract.messages import Answer, Signed, Work
 from node.ipfs.errors import UnreachableError
 from node.learning import encoding
 from tests.unit.aggregator.fake_learning import FakeLearning, filled, template
@@ -135,6 +135,26 @@ async def test_a_bad_update_is_refused_and_recorded_and_the_run_goes_on(tmp_path
     assert (event["sender"], event["reason"], event["round"]) == ("w2", reason, 1)
 
 
+def lying(fleet: Fleet, work: Work, more_bytes: int) -> Signed:
+    return fleet.signed("w2", work, size_bytes=work.size_bytes + more_bytes)
+
+
+async def test_a_size_is_only_its_authors_claim(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, job("w1", "w2", rounds=1, quorum=0.5))
+
+    async def behave() -> None:
+        work, _ = await asyncio.gather(fleet.ask("w2"), fleet.ask("w1"))
+        assert (await fleet.hand_in("w2", lying(fleet, work, -1))).reason == "too_large"
+        assert (await fleet.hand_in("w2", lying(fleet, work, 1))).reason == "unverified"
+        asked = list(fleet.objects.fetched)
+        assert (await fleet.hand_in("w2", lying(fleet, work, 10**9))).reason == "too_large"
+        assert (await fleet.hand_in("w2", lying(fleet, work, -work.size_bytes))).reason == "too_large"
+        assert fleet.objects.fetched == asked  # nobody was asked for it
+        await asyncio.gather(fleet.train("w1"), fleet.train("w2"))
+
+    await fleet.live(beside=behave)
+
+
 async def test_a_replay_is_refused_and_a_stranger_recorded_once(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, job("w1", "w2", rounds=1))
 
@@ -143,7 +163,9 @@ async def test_a_replay_is_refused_and_a_stranger_recorded_once(tmp_path: Path) 
         first = fleet.signed("w1", work)
         assert (await fleet.hand_in("w1", first)).accepted
         assert (await fleet.hand_in("w1", first)).reason == "replayed"
-        assert (await fleet.hand_in("w2", first)).reason == "forged"  # somebody else's
+        assert await fleet.hand_in("w2", first) == Answer(
+            False, "forged", "the manifest is of another sender than the asker"
+        )
         for _ in range(100):
             fleet.coordinator.desk.stranger("peer-x")
         await asyncio.gather(fleet.train("w1"), fleet.train("w2"))
