@@ -94,11 +94,14 @@ def _completed(strategy: str, parameters: Mapping[str, float]) -> dict[str, floa
 def _aggregator(strategy: Strategy, parameters: Mapping[str, float], template: Weights) -> Any:
     """TFF's aggregation process of this name."""
     if strategy == "dp":
-        factory = tff.learning.dp_aggregator(
-            parameters["noise_multiplier"],
-            parameters["clients_per_round"],
-            zeroing=bool(parameters["zeroing"]),
-        )
+        noise, clients = parameters["noise_multiplier"], parameters["clients_per_round"]
+        try:
+            factory = tff.learning.dp_aggregator(noise, clients, zeroing=bool(parameters["zeroing"]))
+        except ValueError as err:
+            raise UsageError(
+                f"aggregation: the strategy dp cannot add noise of {noise} with {clients} clients: {err}",
+                "noise_multiplier must be below a tenth of clients_per_round, and neither below zero",
+            ) from err
         return factory.create(_model_type(template).trainable)
     if strategy == "robust":
         factory = tff.learning.robust_aggregator(

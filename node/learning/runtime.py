@@ -15,12 +15,16 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries among themselves
     import tensorflow as tf
     import tensorflow_federated as tff
+    from tensorflow_federated.python.core.impl.context_stack.set_default_context import set_no_default_context
     from tensorflow_federated.python.core.impl.utils.tensorflow_utils import (
         extract_tensor_names_from_binding as binding_names,
     )
     from tensorflow_federated.python.learning.templates.model_delta_client_work import (
         build_model_delta_update_with_tff_optimizer as build_client_work,
     )
+
+# TFF's default context starts the helper process `worker_binary`; without one such a call is an error.
+set_no_default_context()
 
 __all__ = ["binding_names", "build_client_work", "tf", "tff", "use_one_thread"]
 

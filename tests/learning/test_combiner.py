@@ -14,7 +14,7 @@ from tests.learning.conftest import equal
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 Update = tuple[Weights, float]
-NOISY = {"noise_multiplier": 0.5, "clients_per_round": 4.0}
+NOISY = {"noise_multiplier": 0.3, "clients_per_round": 4.0}
 
 
 def random_weights(seed: int, size: float = 0.01) -> Weights:
@@ -133,8 +133,16 @@ def test_dp_adds_noise_and_keeps_its_state(dp: Combiner) -> None:
     [
         ("mean", {"zeroing": 1.0}, "no parameter 'zeroing'"),
         ("dp", {"noise_multiplier": 1.0}, "clients_per_round"),
+        ("dp", {"noise_multiplier": 1.0, "clients_per_round": 4.0}, "below a tenth"),
     ],
 )
 def test_wrong_parameters_are_refused(strategy: str, parameters: dict[str, float], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Combiner(strategy, parameters, MODEL)  # type: ignore[arg-type]
+
+
+def test_nothing_can_start_tffs_helper_by_accident() -> None:
+    from node.learning.runtime import tff
+
+    with pytest.raises(RuntimeError, match="context"):
+        tff.tensorflow.computation(lambda: np.float32(1))()
