@@ -156,7 +156,6 @@ class Desk:
     async def _take(self, update: Update) -> None:
         """Pin, write down, accept: in this order, so that what is answered is durable."""
         manifest = update.signed.manifest
-        self._still_wanted(update)
         await self._ipfs.pin(manifest.update)
         try:
             self._still_wanted(update)

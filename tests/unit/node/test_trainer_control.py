@@ -53,7 +53,10 @@ class FakeTunnel:
         self.dialled += 1
 
     async def close_tunnels(self, protocol: str) -> int:
-        return 0
+        count = len(self._servers)
+        while self._servers:
+            self._servers.pop().close()
+        return count
 
     def forget(self) -> None:
         """The aggregator's daemon was restarted."""
