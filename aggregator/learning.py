@@ -30,10 +30,10 @@ class TffLearning:
     """The real one."""
 
     def __init__(self, settings: NodeSettings) -> None:
-        from node.learning.tff import Learner  # here, because it loads TensorFlow
-
         if settings.test_file is None or settings.classes < 1:
             raise UsageError(f"{settings.name}: an aggregator's settings need test_file and classes")
+        from node.learning.tff import Learner  # here, because it loads TensorFlow
+
         self._test = shard.from_bytes(Path(settings.test_file).read_bytes())
         shape = self._test.features.shape[1:]
         self._learner = Learner(settings.workload, shape, settings.classes, settings.task_file)

@@ -69,10 +69,10 @@ Make = Callable[[NodeSettings, Dataset], Learner]
 
 def tff_learner(settings: NodeSettings, data: Dataset) -> Learner:
     """The real one."""
-    from node.learning.tff import Learner as TffLearner  # here, because it loads TensorFlow
-
     if settings.classes < 1:
         raise UsageError(f"{settings.name}: a trainer's settings need classes")
+    from node.learning.tff import Learner as TffLearner  # here, because it loads TensorFlow
+
     shape = data.features.shape[1:]
     return TffLearner(settings.workload, shape, settings.classes, settings.task_file)
 
