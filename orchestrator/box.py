@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from node.contract import ENV_BOX, ExitCode, HostError, ShoalError, UsageError
 from orchestrator import host, network, process
@@ -77,6 +77,14 @@ class Place:
             shown=argv,
         )
 
+    def become(self, argv: Sequence[str]) -> NoReturn:
+        """Replace this process by a command here, on our terminal; the exit status is the command's."""
+        # Ctrl-C is for the command alone: a relay that ends of it would take the command with it.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        here = [*self._box.entry(), *self._prefix, "env", "--default-signal=INT,QUIT", "--", *argv]
+        process.become(here, env={ENV_BOX: "1"})
+
 
 class Node(Place):
     """A network namespace of the box."""
@@ -98,7 +106,7 @@ class Box(Place):
         super().__init__(self, [])
         self.init = init
         self.started: list[Process] = []
-        self._in_user_namespace = in_user_namespace
+        self.in_user_namespace = in_user_namespace
 
     @staticmethod
     def current() -> Box:
@@ -138,7 +146,7 @@ class Box(Place):
             return []
         if not self.init.is_alive():
             raise ShoalError("The box has ended.", "its first process was killed from outside")
-        user = ["--user", "--preserve-credentials"] if self._in_user_namespace else []
+        user = ["--user", "--preserve-credentials"] if self.in_user_namespace else []
         # setpriv: the program ends with nsenter, should somebody kill that.
         return [
             *("nsenter", f"--target={self.init.pid}", *user, "--mount", "--net", "--pid", "--uts", "--"),

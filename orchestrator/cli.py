@@ -11,6 +11,13 @@ a verdict on every expectation.
     shoal plan mine --seed 8         see exactly what a run would do
     shoal doctor                     see whether this host can do it, and what cures it if not
 
+    shoal run baseline --keep        leave its fleet up after the verdict; then, from another terminal:
+    shoal exec w01 -- ip address     run a command in a node
+    shoal logs w01 -f                read what its parts say
+    shoal capture w01 --seconds 10   write its packets to w01.pcap
+    shoal down                       end the run
+    shoal report baseline            read the latest report again
+
 exit status:
   0   all checks held (or the command did what it was told)
   1   a check is violated
@@ -24,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import traceback
@@ -32,7 +40,7 @@ from dataclasses import asdict
 from typing import Final, NoReturn
 
 from node.contract import ExitCode, ShoalError, UsageError
-from orchestrator import doctor, listing, nearest, plan
+from orchestrator import doctor, finished, inside, listing, logs, nearest, plan
 
 DRIVERS: Final = ("netns",)
 INTERRUPTED: Final = 130
@@ -107,6 +115,14 @@ def run(options: argparse.Namespace) -> int:
     return job.main(options)
 
 
+def seconds(text: str) -> float:
+    """A length of time that can be waited for."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
 def parser() -> tuple[Parser, list[str]]:
     """The whole command line, and the names of its commands."""
     top = Parser(prog="shoal", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -130,6 +146,11 @@ def parser() -> tuple[Parser, list[str]]:
 
     def add_json(command: Parser) -> None:
         command.add_argument("--json", action="store_true", help="the answer as JSON on standard output")
+
+    def add_run(command: argparse._ActionsContainer, more: str = "") -> None:
+        command.add_argument(
+            "--run", metavar="ID", help=f"ID or directory of the run; default: the only living one{more}"
+        )
 
     one = add("list", show_list, "list the scenarios with their summaries")
     add_json(one)
@@ -177,9 +198,69 @@ def parser() -> tuple[Parser, list[str]]:
     )
     add_scenario(one)
     one.add_argument("--driver", choices=DRIVERS, default=DRIVERS[0], help="how nodes come to life (netns)")
-    one.add_argument("--keep", action="store_true", help="leave the fleet up after the verdict, until Ctrl-C")
-    one.add_argument("-v", "--verbose", action="store_true", help="tell every step")
+    one.add_argument(
+        "--keep",
+        action="store_true",
+        help="leave the fleet up after the verdict, until Ctrl-C or `shoal down`",
+    )
+    one.add_argument(
+        "-v", "--verbose", action="store_true", help="tell every event of every node, on standard error"
+    )
     add_json(one)
+
+    one = add(
+        "exec",
+        inside.execute,
+        "run a command in a node of a living run",
+        "\nIt has this terminal, this folder and the node's network; the exit status is the command's.\n\n"
+        "    shoal exec w01 -- ping -c 3 10.77.0.1\n"
+        "    shoal exec w01 -- sh",
+    )
+    one.add_argument("node", metavar="NODE", help="agg, w01, w02, …")
+    one.usage = "shoal exec [--run ID] NODE -- CMD..."
+    add_run(one)
+
+    one = add(
+        "logs",
+        logs.show,
+        "print what the parts of the nodes say",
+        "\nEvery line begins with NODE/PART. Without --run it is of the only living run.",
+    )
+    one.add_argument("node", metavar="NODE", nargs="?", help="of this node alone; else of all")
+    one.add_argument("-f", "--follow", action="store_true", help="go on until the run ends, or Ctrl-C")
+    add_run(one, "; or the directory or scenario of one that has finished")
+
+    one = add(
+        "capture",
+        inside.capture,
+        "write the packets of a node's data network as a pcap file",
+        "\nUntil Ctrl-C, or for some seconds. Nothing needs to be installed.\n\n"
+        "    shoal capture w01 -o - | tcpdump -n -r -",
+    )
+    one.add_argument("node", metavar="NODE", help="agg, w01, w02, …")
+    one.add_argument("-o", "--output", metavar="FILE", help="instead of NODE.pcap; - is standard output")
+    one.add_argument("--seconds", type=seconds, metavar="N", help="end after so long")
+    add_run(one)
+
+    one = add(
+        "down",
+        inside.down,
+        "end a run in order, from any terminal",
+        "\nAs Ctrl-C does in the run's own, and by force if it does not obey. What a killed run has left\n"
+        "behind is removed, too. A run that is gone already is no error.",
+    )
+    which = one.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="end every living run of this user")
+    add_run(which)
+
+    one = add(
+        "report",
+        finished.report,
+        "print the report of a run that has come to its verdict",
+        "\nA scenario's name means its latest run, in ./runs/SCENARIO/latest.",
+    )
+    one.add_argument("finished", metavar="RUN_DIR|SCENARIO", help="a run's directory, or a scenario's name")
+    one.add_argument("--json", action="store_true", help="results.json instead")
     return top, sorted(commands.choices)
 
 
@@ -188,7 +269,13 @@ def dispatch(argv: Sequence[str]) -> int:
     known, names = parser()
     if argv and not argv[0].startswith("-") and argv[0] not in names:
         raise UsageError(f"there is no command {argv[0]!r}", nearest.hint(argv[0], names))
-    options = known.parse_args(argv)
+    command: Sequence[str] = []
+    if argv[:1] == ["exec"] and "--" not in argv and not {"-h", "--help"} & set(argv):
+        raise UsageError("the command to run comes after --", "as in: shoal exec w01 -- ip address")
+    if argv[:1] == ["exec"] and "--" in argv:
+        # Apart from argparse, which would take the command's own options for ours, or ours for the command's.
+        argv, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    options = known.parse_args(argv, argparse.Namespace(command=list(command)))
     if "does" not in options:
         known.print_help(sys.stderr)
         return ExitCode.USAGE

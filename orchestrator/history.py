@@ -16,8 +16,10 @@ ORCHESTRATOR = "orchestrator"
 class History:
     """Append-only, in memory and in history.jsonl; whoever waits for an event is woken by it."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, heard: Callable[[Event], None] | None = None) -> None:
+        """`heard` is called with every event, in the thread that heard it."""
         self._file = file.open("a", encoding="utf-8")
+        self._heard = heard
         self._changed = threading.Condition()
         self.events: list[Event] = []
 
@@ -27,6 +29,8 @@ class History:
             self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
             self._file.flush()
             self._changed.notify_all()
+            if self._heard is not None:
+                self._heard(event)
 
     def note(self, kind: str, **fields: Any) -> None:
         """An event of the orchestrator's own."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from node.contract import HostError, ShoalError
 from orchestrator import host
@@ -37,6 +39,24 @@ class Identity:
     def is_alive(self) -> bool:
         """Whether this very process still runs."""
         return Identity.of(self.pid) == self
+
+    def end(self, number: signal.Signals, timeout_s: float) -> bool:
+        """Signal this very process, which need not be our child, and wait for its end; whether it came."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            # From here on the descriptor means one process, whoever has the PID later.
+            if not self.is_alive():
+                return True
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+            ended = select.poll()
+            ended.register(descriptor, select.POLLIN)
+            return bool(ended.poll(timeout_s * 1000))
+        finally:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,14 @@ def start(
         raise HostError(f"There is no program called {argv[0]} here.", "run `make setup`") from error
     process.is_relayed = is_relayed
     return process
+
+
+def become(argv: Sequence[str], *, env: Mapping[str, str]) -> NoReturn:
+    """Replace this process by a program, on the same terminal and with its exit status."""
+    try:
+        os.execvpe(argv[0], list(argv), {**os.environ, "PATH": host.search_path(), **env})
+    except FileNotFoundError as error:
+        raise HostError(f"There is no program called {argv[0]} here.", "run `make setup`") from error
 
 
 def run(

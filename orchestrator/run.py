@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from node.contract import ExitCode, HostError, ShoalError, UsageError
 from node.contract.plan import NodePlan, Plan
 from node.contract.schema import to_json
 from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT, SWARM_PORT, Neighbour, NodeSettings, ObjectRef
-from orchestrator import checks, facts, listing, process, prometheus, results
+from orchestrator import checks, facts, listing, living, process, prometheus, results
 from orchestrator.box import Box
 from orchestrator.gate import Door, GateError
 from orchestrator.history import Event, History
@@ -56,8 +57,14 @@ def main(options: argparse.Namespace) -> int:
     say = nothing if options.json else tell
     say(f"{plan.scenario}: {plan.summary}")
     say(f"seed {plan.seed}; everything about this run is written to {listing.shown(directory.path)}")
-    with secret_folder() as hidden:
-        run = Run(plan, scenario, directory, hidden, say)
+    # Asked to end, by `shoal down` or a service manager, it ends in order as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        living.registered(directory.id, directory.path) as registration,
+        secret_folder() as hidden,
+    ):
+        registration.add(secrets=str(hidden))
+        run = Run(plan, scenario, directory, hidden, say, registration, is_verbose=options.verbose)
         try:
             run.go(options.keep)
         finally:
@@ -86,6 +93,9 @@ class Run:
         directory: RunDirectory,
         hidden: Path,
         say: Callable[[str], None],
+        registration: living.Registration,
+        *,
+        is_verbose: bool = False,
     ) -> None:
         self.plan, self.scenario, self.directory, self.hidden, self.say = (
             plan,
@@ -94,7 +104,8 @@ class Run:
             hidden,
             say,
         )
-        self.history = History(directory.path / "history.jsonl")
+        self.registration = registration
+        self.history = History(directory.path / "history.jsonl", self._tell_event if is_verbose else None)
         self.counters: dict[str, dict[str, float]] = {}
         self.binding: dict[str, Any] = {}
         self.outcome: dict[str, Any] = {}
@@ -103,6 +114,13 @@ class Run:
         self._began = time.monotonic()
         self._logs = directory.path / "logs"
         self._logs.mkdir()
+
+    def _tell_event(self, event: Event) -> None:
+        """For -v, beside what is said anyway, so that --json stays JSON."""
+        about = {key: value for key, value in event.items() if key not in ("kind", "node", "wall", "mono_ns")}
+        told = " ".join(f"{key}={json.dumps(value)}" for key, value in about.items())
+        after_s = time.monotonic() - self._began
+        print(f"{after_s:8.2f} s {event['node']:<12} {event['kind']} {told}".rstrip(), file=sys.stderr)
 
     # -- before the box
     def go(self, keep: bool) -> None:
@@ -246,6 +264,7 @@ class Run:
         fleet = NetnsFleet(box, self.plan, self.hidden, self._logs)
         self.say(f"starting {len(self.plan.nodes)} nodes")
         fleet.build_network()
+        self.registration.add(init=box.init, in_user_namespace=box.in_user_namespace)
         fleet.start_gate()
         fleet.start_zygote()
         with ExitStack() as ending:
