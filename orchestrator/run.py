@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +39,8 @@ TRAINERS_READY_S = 300.0
 ROUND_GRACE_S = 60.0  # beyond its deadline: aggregation and the record
 POLL_TIMEOUT_S = 15.0
 RETRY_S = 0.2
+END_TOLD_S = 5.0
+LEAST_FREE_BYTES = 1 << 16
 CHAIN_FILES = ("head", "open-round.jsonl")
 LOCKED_LIMITS = "not enforced: this version does not use cgroups"
 
@@ -61,6 +65,7 @@ def main(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         living.registered(directory.id, directory.path) as registration,
+        full_disk_told(),
         secret_folder() as hidden,
     ):
         registration.add(secrets=str(hidden))
@@ -127,16 +132,19 @@ class Run:
         """The whole run; a fleet that fails leaves results that say so."""
         self.history.note("run_started", scenario=self.plan.scenario, seed=self.plan.seed)
         try:
-            self.say("preparing the data, the daemons and the identities")
-            data = self._prepare_data()
-            made = self._prepare_nodes(data)
-            self._bind(data, made)
-            self.directory.write("facts.json", facts.host_facts())
-            with Box.open() as box:
-                self._in_box(box, keep)
-        except FleetFailedError as err:
+            with full_disk_told():
+                self.say("preparing the data, the daemons and the identities")
+                data = self._prepare_data()
+                made = self._prepare_nodes(data)
+                self._bind(data, made)
+                self.directory.write("facts.json", facts.host_facts())
+                with Box.open() as box:
+                    self._in_box(box, keep)
+        except ShoalError as err:
             self._failure = str(err)
             self.history.note("run_failed", message=err.message)
+            if not isinstance(err, FleetFailedError):
+                raise  # scenario or host are wrong: that is no verdict
             self.say(f"failed: {err}")
         except KeyboardInterrupt:
             self._failure = "interrupted"
@@ -192,6 +200,12 @@ class Run:
                 int(ExitCode.USAGE): UsageError,
                 int(ExitCode.HOST): HostError,
             }
+            # What it complained may not have found room itself.
+            if (
+                os.strerror(errno.ENOSPC) in err.stderr
+                or shutil.disk_usage(self.hidden).free < LEAST_FREE_BYTES
+            ):
+                raise full_disk() from None
             raise kinds.get(err.status, ShoalError)(err.stderr.strip() or err.message) from None
 
     def _bind(self, data: Mapping[str, Any], made: Mapping[str, Any]) -> None:
@@ -391,8 +405,28 @@ class Run:
         )
 
     def _check_lost(self) -> None:
-        if self._is_lost() and not self.history.of("run_finished"):
-            raise FleetFailedError("the aggregator's node was lost", self._last_heard())
+        if not self._is_lost() or self.history.of("run_finished"):
+            return
+        names = [node.name for node in self.plan.nodes if "aggregator" in node.roles]
+        ends = self._ends(names)
+        failures = [event for event in self.history.events if event["kind"] == "failed"]
+        of_aggregator = [event for event in failures if event["node"] in names]
+        if of_aggregator and any(end["status"] == ExitCode.USAGE for end in ends):
+            raise UsageError(of_aggregator[0]["message"], of_aggregator[0]["hint"])
+        how = [f"{end['part']} of {end['node']} ended with {end['status']}" for end in ends]
+        raise FleetFailedError(
+            "the aggregator's node was lost" + (f": {', '.join(how)}" if how else ""), self._last_heard(names)
+        )
+
+    def _ends(self, names: list[str]) -> list[Event]:
+        """The unexpected ends of parts; a part that fails says so a moment before it ends."""
+
+        def ends(events: list[Event]) -> list[Event]:
+            ended = [e for e in events if e["kind"] == "part_ended" and not e["expected"]]
+            return [event for event in ended if event["node"] in names]
+
+        self.history.wait(lambda events: bool(ends(events)), END_TOLD_S)
+        return ends(list(self.history.events))
 
     def _last_heard(self, nodes: list[str] | None = None) -> str:
         said = [event for event in self.history.events if nodes is None or event["node"] in nodes]
@@ -492,6 +526,24 @@ class Run:
     def _task_file(self) -> str | None:
         file = self.scenario.task_file
         return str(file.resolve()) if file else None
+
+
+def full_disk() -> HostError:
+    return HostError(
+        f"No space is left on a disk that the run writes to: {RUNS.absolute()} or {tempfile.gettempdir()}.",
+        "free some, or set TMPDIR to a folder with more; `df -h` shows what is full",
+    )
+
+
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """A full disk is the host's fault, wherever it is met."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno != errno.ENOSPC:
+            raise
+        raise full_disk() from err
 
 
 def count(accepted: int | list[str]) -> int:

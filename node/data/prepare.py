@@ -69,6 +69,8 @@ def _split(recipe: Recipe) -> Split:
         task = load_task(Path(recipe.task_file))
         if workload.file_sha256 not in (None, task.sha256):
             raise UsageError(f"{task.path} changed since the plan was made", "make the plan again")
+    if workload.model == "file" and task is not None:
+        task.function("model")  # told before a fleet starts, though it is called in the nodes alone
     if workload.dataset == "file" and task is not None:
         return task_split(task, recipe.seed)
     return load(workload.dataset)

@@ -28,10 +28,15 @@ class Task:
     module: ModuleType
 
     def call(self, name: str, *arguments: object) -> Any:
-        function = getattr(self.module, name, None)
-        if not callable(function):
-            raise UsageError(f"{self.path}: there is no function {name}()", HINT)
+        function = self.function(name)
         return _guarded(self.path, lambda: function(*arguments))
+
+    def function(self, name: str) -> Callable[..., Any]:
+        found = getattr(self.module, name, None)
+        if not callable(found):
+            raise UsageError(f"{self.path}: there is no function {name}()", HINT)
+        function: Callable[..., Any] = found
+        return function
 
 
 def load_task(path: Path) -> Task:

@@ -125,12 +125,22 @@ def data(seed):
     y = np.arange(10) % 2
     {change}
     return x, y, x, y
+{model}
+"""
+MODEL = """
+def model():
+    raise RuntimeError("it is not called here")
 """
 
 
-def cut_task(tmp_path: Path, change: str, **changes: Any) -> dict[str, Any]:
+def test_a_task_without_a_model_is_refused_before_a_fleet_starts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no function model\(\)"):
+        cut_task(tmp_path, "", model="")
+
+
+def cut_task(tmp_path: Path, change: str, model: str = MODEL, **changes: Any) -> dict[str, Any]:
     path = tmp_path / "task.py"
-    path.write_text(TASK.replace("{change}", change))
+    path.write_text(TASK.replace("{change}", change).replace("{model}", model))
     plan = workload(dataset="file", model="file", file="task.py", **changes)
     return prepare(Recipe(5, plan, ("w01", "w02"), str(path)), tmp_path / "out")
 
