@@ -1,0 +1,356 @@
+"""A fleet that is kept, and all that can be done to it from another terminal; one killed run beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import packets
+
+TOP = Path(__file__).resolve().parents[2]
+TINY = TOP / "tests" / "run" / "tiny.yaml"
+MARK = "SHOAL_TEST_MARK"
+KEPT_S, CALL_S, END_S = 120.0, 30.0, 60.0
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A folder to stand in; all share one record of living runs, apart from this machine's others."""
+
+    folder: Path
+    registry: Path
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        environment = {MARK: str(self.folder), "XDG_RUNTIME_DIR": str(self.registry), "PYTHONPATH": str(TOP)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli", *words],
+            cwd=self.folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def call(self, *words: str, given: str = "") -> tuple[int, str]:
+        """Exit status and what was said."""
+        with self.start(*words) as process:
+            said, _ = process.communicate(given, timeout=CALL_S)
+        return process.returncode, said
+
+    def exec(self, node: str, *command: str, given: str = "") -> tuple[int, str]:
+        return self.call("exec", node, "--", *command, given=given)
+
+    def recorded(self) -> list[dict[str, Any]]:
+        return [json.loads(file.read_text()) for file in (self.registry / "shoal").glob("*.json")]
+
+    def processes(self) -> set[int]:
+        """Every process that was started from this folder, found by its environment."""
+        return {
+            pid for pid in all_processes() if f"{MARK}={self.folder}".encode() in words_of(pid, "environ")
+        }
+
+    def wait_no_process(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while left := self.processes():
+            assert time.monotonic() < deadline, f"left behind: {left}"
+            time.sleep(0.05)
+
+
+def all_processes() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def words_of(pid: int, file: str) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/{file}").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+@dataclass
+class Kept:
+    """A run that stays up after its verdict."""
+
+    process: subprocess.Popen[str]
+    terminal: Terminal
+    said: str = ""
+
+    def wait_kept(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if "the fleet is kept" in line:
+                return
+        raise AssertionError(f"it was not kept:\n{self.said}")
+
+    @property
+    def directory(self) -> Path:
+        return (self.terminal.folder / "runs" / "tiny" / "latest").resolve()
+
+    @property
+    def id(self) -> str:
+        return f"tiny-{self.directory.name}".lower()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        (mine,) = [one for one in self.terminal.recorded() if one["directory"] == str(self.directory)]
+        return mine
+
+    @property
+    def results(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.directory / "results.json").read_text())
+        return found
+
+    def end(self) -> None:
+        """However the test went."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Path]:
+    # Not pytest's own folder: a Unix socket's path may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="living-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def terminal(registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    return Terminal(tmp_path_factory.mktemp("one"), registry)
+
+
+@pytest.fixture(scope="module")
+def kept(terminal: Terminal) -> Iterator[Kept]:
+    run = Kept(terminal.start("run", str(TINY), "--keep", "-v"), terminal)
+    try:
+        run.wait_kept()
+        yield run
+    finally:
+        run.end()
+        terminal.wait_no_process(END_S)
+
+
+def test_a_kept_run_has_its_results_and_is_recorded_for_its_user_alone(
+    kept: Kept, terminal: Terminal
+) -> None:
+    assert kept.results["verdict"] == "held"
+    assert kept.record["run"] == kept.id
+    assert (terminal.registry / "shoal").stat().st_mode & 0o777 == 0o700
+
+
+def test_report_prints_what_the_run_ends_with(kept: Kept, terminal: Terminal) -> None:
+    for named in ("tiny", str(kept.directory)):
+        assert terminal.call("report", named) == (0, (kept.directory / "report.txt").read_text())
+    status, said = terminal.call("report", "tiny", "--json")
+    assert (status, json.loads(said)) == (0, kept.results)
+
+
+def test_verbose_tells_the_events_of_every_node(kept: Kept) -> None:
+    told = re.findall(r"^ *[0-9.]+ s (\w+) +ipfs_ready ", kept.said, re.MULTILINE)
+    assert sorted(told) == ["agg", "w01", "w02"]
+
+
+def test_the_door_to_prometheus_answers(kept: Kept) -> None:
+    found = re.search(r"watch it: (http://127\.0\.0\.1:\d+)", kept.said)
+    assert found
+    wait_scraped(f"{found[1]}/api/v1/query?query=up", {"agg", "w01", "w02"}, CALL_S)
+
+
+def wait_scraped(url: str, names: set[str], timeout_s: float) -> None:
+    """Until Prometheus has reached these nodes; it spreads the first scrapes over an interval."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with urllib.request.urlopen(url, timeout=CALL_S) as page:
+            found = json.load(page)["data"]["result"]
+        up = {one["metric"].get("node") for one in found if one["value"][1] == "1"}
+        if names <= up:
+            return
+        assert time.monotonic() < deadline, f"up after {timeout_s:g} s: {up}"
+        time.sleep(0.2)
+
+
+def test_exec_is_in_the_node_with_our_streams_and_gives_the_commands_status(
+    kept: Kept, terminal: Terminal
+) -> None:
+    plan = json.loads((kept.directory / "plan.json").read_text())
+    for node in plan["nodes"]:
+        status, said = terminal.exec(node["name"], "ip", "-brief", "address", "show", "data")
+        assert status == 0
+        assert f" {node['data_address']}/" in said
+    assert terminal.exec("w01", "cat", given="words") == (0, "words")
+    assert terminal.exec("w01", "sh", "-c", "pwd; exit 7") == (7, f"{terminal.folder}\n")
+    status, said = terminal.exec("w01", "no-such-program")
+    assert status == 127
+    assert "no-such-program" in said
+    assert terminal.call("exec", "w01", "--run", kept.id, "--", "true") == (0, "")
+
+
+def test_ctrl_c_in_exec_is_for_the_command(kept: Kept, terminal: Terminal) -> None:
+    script = "trap 'echo caught; exit 3' INT; echo ready; read line"
+    with terminal.start("exec", "w01", "--", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        said, _ = process.communicate(timeout=CALL_S)
+    assert (process.returncode, said) == (3, "caught\n")
+
+
+def test_a_node_that_is_not_there_is_told_with_the_nearest(kept: Kept, terminal: Terminal) -> None:
+    for words in (["exec", "wo1", "--", "true"], ["logs", "wo1"], ["capture", "wo1"]):
+        status, said = terminal.call(*words)
+        assert status == 64
+        assert "no node 'wo1'\n  perhaps you meant w01; known: agg, w01, w02" in said
+
+
+def test_logs_are_those_of_the_nodes(kept: Kept, terminal: Terminal) -> None:
+    status, said = terminal.call("logs")
+    assert status == 0
+    assert {line.partition(" | ")[0] for line in said.splitlines()} >= {"agg/ipfs", "w01/ipfs", "w02/ipfs"}
+    status, said = terminal.call("logs", "w01", "--run", str(kept.directory))
+    assert status == 0
+    assert "w01/ipfs | Daemon is ready" in said
+    assert all(line.startswith("w01/") for line in said.splitlines())
+
+
+def test_capture_writes_every_packet_until_ctrl_c(kept: Kept, terminal: Terminal) -> None:
+    with terminal.start("capture", "w01") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "capturing data\n"
+        address = next(n["data_address"] for n in nodes(kept) if n["name"] == "agg")
+        assert terminal.exec("w01", "ping", "-c", "3", "-i", "0.2", "-p", "53484f41", address)[0] == 0
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=CALL_S)
+    assert process.returncode == 0, said
+    heard = read_pcap((terminal.folder / "w01.pcap").read_bytes())
+    echoes = [packet for packet in heard if protocol(packet) == 1 and b"SHOASHOA" in packet]
+    assert [packet[34] for packet in echoes] == [8, 0] * 3  # request and answer, each once, in order
+    assert f"{len(heard)} packets, 0 dropped" in said
+    status, said = terminal.call("capture", "w01")
+    assert (status, "w01.pcap exists already" in said) == (64, True)
+
+
+def test_capture_ends_after_its_time_and_when_it_is_killed(kept: Kept, terminal: Terminal) -> None:
+    status, said = terminal.call("capture", "w02", "--seconds", "0.2", "-o", "short.pcap")
+    assert (status, "wrote short.pcap" in said) == (0, True)
+    read_pcap((terminal.folder / "short.pcap").read_bytes())
+    before = writers(terminal)
+    with terminal.start("capture", "w02", "-o", "killed.pcap") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "capturing data\n"
+        assert writers(terminal) - before
+        process.kill()
+        process.communicate(timeout=CALL_S)  # until the writer in the node has closed our pipe, too
+    read_pcap((terminal.folder / "killed.pcap").read_bytes())
+
+
+def writers(terminal: Terminal) -> set[int]:
+    """The processes in nodes that write captures."""
+    return {pid for pid in terminal.processes() if packets.__file__.encode() in words_of(pid, "cmdline")}
+
+
+def nodes(kept: Kept) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((kept.directory / "plan.json").read_text())["nodes"]
+    return found
+
+
+def read_pcap(data: bytes) -> list[bytes]:
+    """The packets of a whole, well-formed file whose times do not go back."""
+    magic, major, minor, _, _, longest, kind = struct.unpack_from("<IHHiIII", data)
+    assert (magic, major, minor, kind) == (0xA1B23C4D, 2, 4, 1)
+    found, at, before = [], 24, 0
+    while at < len(data):
+        seconds, nanoseconds, kept_bytes, whole_bytes = struct.unpack_from("<IIII", data, at)
+        when = seconds * 1_000_000_000 + nanoseconds
+        assert nanoseconds < 1_000_000_000
+        assert abs(when - time.time_ns()) < 600e9
+        assert when >= before
+        assert kept_bytes == whole_bytes <= longest
+        found.append(data[at + 16 : at + 16 + kept_bytes])
+        assert len(found[-1]) == kept_bytes
+        at, before = at + 16 + kept_bytes, when
+    return found
+
+
+def protocol(packet: bytes) -> int | None:
+    return packet[23] if packet[12:14] == b"\x08\x00" else None
+
+
+def test_a_second_run_does_not_meet_the_first_and_its_remains_are_removed_when_it_is_killed(
+    kept: Kept, terminal: Terminal, tmp_path: Path
+) -> None:
+    elsewhere = Terminal(tmp_path, terminal.registry)
+    second = Kept(elsewhere.start("run", str(TINY), "--keep"), elsewhere)
+    try:
+        second.wait_kept()
+        assert second.results["verdict"] == "held"
+        assert second.results["final_model_cid"] == kept.results["final_model_cid"]
+        assert nodes(second) == nodes(kept)  # the same names and addresses, and yet
+        places, peers = [], []
+        for run in (kept, second):
+            in_node = ("exec", "--run", str(run.directory), "w01", "--")
+            places.append(terminal.call(*in_node, "readlink", "/proc/self/ns/net"))
+            bound = json.loads((run.directory / "binding.json").read_text())["nodes"]
+            peers.append({about["peer_id"] for about in bound.values()})
+        assert [status for status, _ in places] == [0, 0]
+        assert places[0] != places[1]
+        assert peers[0].isdisjoint(peers[1])
+
+        status, said = terminal.exec("w01", "true")
+        assert status == 64
+        assert "several runs are living" in said
+        assert f"{kept.id}  {kept.directory}\n" in said
+        assert f"{second.id}  {second.directory}\n" in said
+
+        secrets = Path(second.record["secrets"])
+        assert secrets.is_dir()
+        second.process.kill()
+        second.process.communicate(timeout=CALL_S)
+        assert terminal.call("down", "--run", str(second.directory))[0] == 0
+        assert not secrets.exists()
+        assert [one["run"] for one in terminal.recorded()] == [kept.id]
+    finally:
+        second.end()
+    elsewhere.wait_no_process(END_S)
+    assert terminal.exec("w01", "true") == (0, "")  # the first has not noticed
+
+
+def test_down_ends_the_run_in_order_and_leaves_nothing(kept: Kept, terminal: Terminal) -> None:
+    secrets = Path(kept.record["secrets"])
+    with terminal.start("logs", "-f") as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline()
+        assert terminal.call("down") == (0, f"ending {kept.id}\n")
+        follower.communicate(timeout=CALL_S)
+    assert follower.returncode == 0
+    said, _ = kept.process.communicate(timeout=CALL_S)
+    assert kept.process.returncode == 0, said
+    assert said.endswith("verdict: held\n")
+    terminal.wait_no_process(END_S)
+    assert not secrets.exists()
+    assert terminal.recorded() == []
+    assert terminal.call("down") == (0, "no run is living\n")
+    assert terminal.call("down", "--run", kept.id) == (0, f"no run {kept.id} is living\n")
+
+    # What is left is the directory, which has the logs now; and nothing to enter.
+    status, said = terminal.call("logs", "w01", "--run", "tiny")
+    assert (status, "w01/ipfs | Daemon is ready" in said) == (0, True)
+    status, said = terminal.exec("w01", "true")
+    assert status == 64
+    assert "no run is living\n  start one that stays: shoal run SCENARIO --keep" in said
