@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,11 +38,13 @@ SYSCTLS: Mapping[str, Mapping[str, int]] = {
 class NetnsFleet:
     """The nodes of a plan, brought to life in a box; they end with it."""
 
-    def __init__(self, box: Box, plan: Plan, secrets: Path, logs: Path) -> None:
+    def __init__(
+        self, box: Box, plan: Plan, secrets: Path, logs: Path, node_ended: Callable[[str, int], None]
+    ) -> None:
         self._box, self._plan, self._secrets, self._logs = box, plan, secrets, logs
+        self._node_ended = node_ended
         self.nodes: dict[str, Node] = {}
         self.gate = Gate(secrets / "gate.sock")
-        self.exits: queue.Queue[dict[str, Any]] = queue.Queue()
         self._zygote: socket.socket | None = None
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
 
@@ -93,9 +95,12 @@ class NetnsFleet:
             raise ShoalError("the zygote was not started", "this is a mistake of ours")
         self._zygote.sendall((json.dumps({"settings": str(settings), "node": name}) + "\n").encode())
         try:
-            return self._answers.get(timeout=FORK_TIMEOUT_S)
+            answer = self._answers.get(timeout=FORK_TIMEOUT_S)
         except queue.Empty:
             raise ShoalError(f"node {name} was not forked; {self._tail('zygote')}") from None
+        if "error" in answer:
+            raise ShoalError(f"node {name} was not forked: {answer['error']}")
+        return answer
 
     def start_prometheus(self, argv: Sequence[str]) -> None:
         self._process("prometheus", argv)
@@ -109,7 +114,10 @@ class NetnsFleet:
     def _hear_zygote(self, stream: Any) -> None:
         for line in stream:
             said = json.loads(line)
-            (self.exits if "exited" in said else self._answers).put(said)
+            if "exited" in said:
+                self._node_ended(said["exited"], said["status"])
+            else:
+                self._answers.put(said)
 
     def _process(self, name: str, argv: Sequence[str], stdout: int | None = None) -> Process:
         path = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))

@@ -275,7 +275,7 @@ class Run:
 
     # -- in the box
     def _in_box(self, box: Box, keep: bool) -> None:
-        fleet = NetnsFleet(box, self.plan, self.hidden, self._logs)
+        fleet = NetnsFleet(box, self.plan, self.hidden, self._logs, self._node_ended)
         self.say(f"starting {len(self.plan.nodes)} nodes")
         fleet.build_network()
         self.registration.add(init=box.init, in_user_namespace=box.in_user_namespace)
@@ -393,6 +393,11 @@ class Run:
                 self.say(f"  lost: {event['part']} of {event['node']} ended with {event['status']}")
             case "failed":
                 self.say(f"  {event['node']}, {event['part']}: {event['message']}")
+
+    def _node_ended(self, name: str, status: int) -> None:
+        """A node whose first process was killed cannot tell it; nodes end with the box otherwise."""
+        at = {"node": name, "wall": time.time(), "mono_ns": time.monotonic_ns()}
+        self.history.add({"kind": "part_ended", **at, "part": "node", "status": status, "expected": False})
 
     def _is_lost(self) -> bool:
         """Whether the aggregator, or what it needs, has ended: then no round will ever close."""

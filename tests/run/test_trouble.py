@@ -90,13 +90,23 @@ class Place:
         events: list[dict[str, Any]] = [json.loads(line) for line in whole]
         return [e for e in events if e["kind"] == kind and node in (None, e["node"])]
 
-    def kill(self, node: str, part: str) -> None:
-        """SIGKILL for a part by what its node recorded of it, which is the box's count of PIDs."""
+    def pid(self, node: str, part: str) -> int:
+        """A part's PID, by what its node recorded of it, which is the box's count."""
         (started,) = [e for e in self.events("part_started", node) if e["part"] == part]
         (pid,) = [
             pid for pid in self.processes() if identity(pid) == (started["pid"], started["start_ticks"])
         ]
-        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def kill(self, node: str, part: str) -> None:
+        os.kill(self.pid(node, part), signal.SIGKILL)
+
+    def kill_node(self, node: str) -> None:
+        """SIGKILL for the process that holds all parts of a node."""
+        status = read(Path(f"/proc/{self.pid(node, 'agent')}/status")).decode().splitlines()
+        (parent,) = [int(line.split()[1]) for line in status if line.startswith("PPid:")]
+        assert parent in self.processes()
+        os.kill(parent, signal.SIGKILL)
 
     def processes(self) -> list[int]:
         mark = f"SHOAL_TEST_MARK={self.folder}".encode()
@@ -150,20 +160,23 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_the_fleet_goes_on_without_the_workers_that_it_lost(place: Place) -> None:
-    file = place.scenario(workers=4, more="  - repeatable")
+    file = place.scenario(workers=6, more="  - repeatable")
     with place.start(file) as process:
         wait_said(process, "round 1/3")
-        place.kill("w03", "trainer")
-        place.kill("w04", "ipfs")
+        place.kill("w04", "trainer")
+        place.kill("w05", "ipfs")
+        place.kill_node("w06")
         said, _ = process.communicate(timeout=RUN_S)
     results = place.results()
-    assert "lost: trainer of w03 ended with -9" in said
-    assert "lost: ipfs of w04 ended with -9" in said
+    assert "lost: trainer of w04 ended with -9" in said
+    assert "lost: ipfs of w05 ended with -9" in said
+    assert "lost: node of w06 ended with -9" in said
     assert results["rounds_completed"] == 3
     assert results["rounds"][0]["missing"] == []
-    assert results["rounds"][-1]["missing"] == ["w03", "w04"]
+    assert results["rounds"][-1]["missing"] == ["w04", "w05", "w06"]
     assert results["final_accuracy"] > 0.9, "the user's own task was not learnt"
     assert (results["repeatable"], results["synthetic_data"]) == (False, False)
+    assert results["repeatable_reason"]
     assert [check["state"] for check in results["checks"]] == ["held", "held", "violated"]
     assert (process.returncode, results["exit_code"]) == (1, 1), said
 
