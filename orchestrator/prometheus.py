@@ -25,6 +25,7 @@ LOOPBACK: Final = "127.0.0.1"
 # Of fleets up to this many nodes each is scraped so often: seldom enough to cost next to nothing.
 SCRAPE_EVERY: Final = ((30, "1s"), (100, "2s"))
 SCRAPE_SELDOM: Final = "5s"
+SCRAPED_PROBE_S: Final = 0.1
 COLUMNS: Final = ("time", "labels", "value")
 
 Get = Callable[[str], bytes]  # a path of Prometheus' HTTP to what it answers
@@ -68,6 +69,19 @@ def argv(program: Prometheus, configuration_file: Path, data_folder: Path) -> li
     if program.assets is not None:
         command.append(f"--web.local-assets={program.assets}")
     return command
+
+
+def wait_scraped(get: Get, targets: int, since_s: float, timeout_s: float) -> bool:
+    """Until every target was scraped, or tried, since then; Prometheus begins seconds after its start."""
+    query = urllib.parse.urlencode({"query": f"count(timestamp(up) >= {since_s:.3f})"})
+    deadline = time.monotonic() + timeout_s
+    while True:
+        counted = _data(get(f"/api/v1/query?{query}"))["result"]
+        if counted and int(counted[0]["value"][1]) >= targets:
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(SCRAPED_PROBE_S)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ ROUND_GRACE_S = 60.0  # beyond its deadline: aggregation and the record
 POLL_TIMEOUT_S = 15.0
 RETRY_S = 0.2
 END_TOLD_S = 5.0
+SCRAPED_S = 15.0  # two of the longest intervals, and Prometheus' own start
 LEAST_FREE_BYTES = 1 << 16
 CHAIN_FILES = ("head", "open-round.jsonl")
 LOCKED_LIMITS = "not enforced: this version does not use cgroups"
@@ -465,6 +466,8 @@ class Run:
             return fleet.gate.get("127.0.0.1", PROMETHEUS_PORT, path, headers={}, timeout_s=60.0)[0]
 
         try:
+            if not prometheus.wait_scraped(get, len(self.plan.nodes), time.time(), SCRAPED_S):
+                self.say(f"not every node was scraped within the last {SCRAPED_S:g} s; the series end before")
             prometheus.export(get, self.directory.path / "series")
         except GateError as err:
             self.history.note("export_failed", message=str(err))

@@ -94,6 +94,23 @@ class FakePrometheus:
         return json.dumps({"status": "success", "data": data}).encode()
 
 
+def test_the_last_scrape_is_waited_for() -> None:
+    answers = [[], [{"metric": {}, "value": [8.0, "2"]}], [{"metric": {}, "value": [8.5, "3"]}]]
+    asked = []
+
+    def get(path: str) -> bytes:
+        asked.append(urllib.parse.unquote_plus(path))
+        return FakePrometheus.success({"resultType": "vector", "result": answers.pop(0)})
+
+    assert prometheus.wait_scraped(get, 3, since_s=7.5, timeout_s=60)
+    assert asked == ["/api/v1/query?query=count(timestamp(up) >= 7.500)"] * 3
+
+
+def test_targets_that_are_not_scraped_are_not_waited_for_for_ever() -> None:
+    none = FakePrometheus.success({"resultType": "vector", "result": []})
+    assert not prometheus.wait_scraped(lambda _: none, 1, since_s=7.5, timeout_s=0)
+
+
 ROUND = {
     "metric": {"__name__": "shoal_round", "node": "w2", "job": "node"},
     "values": [[1.5, "1"], [2.5, "NaN"]],
