@@ -29,7 +29,7 @@ kubo: ## Fetch the official Kubo release, check it, and print its path
 	@python3 node/ipfs/fetch_kubo.py
 
 ##@ Test
-.PHONY: test test-unit test-go test-conformance test-box test-learning test-fleet test-run test-long bench-ipfs
+.PHONY: test test-unit test-go test-conformance test-box test-learning test-fleet test-run test-long bench bench-ipfs
 test: setup lint ipfs test-go test-conformance test-unit test-box test-learning test-fleet test-run ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
@@ -57,8 +57,11 @@ test-fleet: setup ipfs ## Test with real daemons, in a box
 test-long: setup ipfs ## Run the tests that take minutes, in a box
 	@$(IN_BOX) $(PYTHON) -m pytest -m long tests/fleet
 
+bench: setup ipfs ## Measure what a round costs beside its training, write runs/bench/latest.json
+	@$(PYTHON) -m tests.bench.rounds
+
 bench-ipfs: setup ipfs ## Measure the IPFS daemons, print the table, write runs/bench/ipfs.json
-	@$(IN_BOX) $(PYTHON) -m tests.fleet.bench_ipfs $(ARGS)
+	@$(IN_BOX) $(PYTHON) -m tests.bench.ipfs $(ARGS)
 
 ##@ Change
 .PHONY: lint format lock clean

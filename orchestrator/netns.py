@@ -42,6 +42,8 @@ class NetnsFleet:
         self, box: Box, plan: Plan, secrets: Path, logs: Path, node_ended: Callable[[str, int], None]
     ) -> None:
         self._box, self._plan, self._secrets, self._logs = box, plan, secrets, logs
+        self._temporary = secrets / "tmp"  # TensorFlow leaves files behind in its own
+        self._temporary.mkdir()
         self._node_ended = node_ended
         self.nodes: dict[str, Node] = {}
         self.gate = Gate(secrets / "gate.sock")
@@ -123,7 +125,10 @@ class NetnsFleet:
         path = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
         with (self._logs / f"{name}.log").open("ab") as log:
             return self._box.start(
-                argv, stdout=log if stdout is None else stdout, stderr=log, env={"PYTHONPATH": path}
+                argv,
+                stdout=log if stdout is None else stdout,
+                stderr=log,
+                env={"PYTHONPATH": path, "TMPDIR": str(self._temporary)},
             )
 
     def _start(self, name: str, argv: Sequence[str], timeout_s: float) -> None:

@@ -39,6 +39,7 @@ KEYS: Final = {
     "wire_bytes_ratio": "bytes received on all data interfaces from the opening of round 2 to the last "
     "record, / (2 x workers x bytes of the model file x rounds in between)",
     "worker_memory_bytes": "median over workers of the sum of their parts' peaks of proportional set size",
+    "fleet_memory_bytes": "sum over all parts of all nodes of their peaks of proportional set size",
     "startup_seconds": "from the start of the run until all workers ask for work",
     "time_to_accuracy_seconds": "from the opening of round 1 to the first record at which the check of "
     "final_accuracy held; null without such a check, or when it never did",
@@ -79,6 +80,7 @@ def figures(
         "overhead_ratio": overhead(completed[1:], accepted),
         "wire_bytes_ratio": wire_ratio(plan, history, counters),
         "worker_memory_bytes": worker_memory(plan, counters.get("memory", {})),
+        "fleet_memory_bytes": sum(counters["memory"].values()) if "memory" in counters else None,
         "startup_seconds": between(history, "run_started", "all_ready"),
         "time_to_accuracy_seconds": time_to_accuracy(plan, history, completed),
         "inference_seconds": finished

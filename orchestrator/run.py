@@ -26,6 +26,7 @@ from orchestrator import checks, facts, listing, living, process, prometheus, re
 from orchestrator.box import Box
 from orchestrator.gate import Door, GateError
 from orchestrator.history import Event, History
+from orchestrator.listener import Listener
 from orchestrator.netns import NetnsFleet
 from orchestrator.plan import make_plan, plan_bytes
 from orchestrator.report import report
@@ -38,7 +39,6 @@ IPFS_READY_S = 60.0
 TRAINERS_READY_S = 300.0
 ROUND_GRACE_S = 60.0  # beyond its deadline: aggregation and the record
 POLL_TIMEOUT_S = 15.0
-RETRY_S = 0.2
 END_TOLD_S = 5.0
 SCRAPED_S = 15.0  # two of the longest intervals, and Prometheus' own start
 LEAST_FREE_BYTES = 1 << 16
@@ -112,6 +112,7 @@ class Run:
         )
         self.registration = registration
         self.history = History(directory.path / "history.jsonl", self._tell_event if is_verbose else None)
+        self._listener = Listener(self.history, {node.name: hidden / node.name for node in plan.nodes})
         self.counters: dict[str, dict[str, float]] = {}
         self.binding: dict[str, Any] = {}
         self.outcome: dict[str, Any] = {}
@@ -139,8 +140,11 @@ class Run:
                 made = self._prepare_nodes(data)
                 self._bind(data, made)
                 self.directory.write("facts.json", facts.host_facts())
-                with Box.open() as box:
-                    self._in_box(box, keep)
+                try:
+                    with Box.open() as box:
+                        self._in_box(box, keep)
+                finally:
+                    self._listener.end()
         except ShoalError as err:
             self._failure = str(err)
             self.history.note("run_failed", message=err.message)
@@ -283,7 +287,8 @@ class Run:
         fleet.start_gate()
         fleet.start_zygote()
         with ExitStack() as ending:
-            ending.enter_context(self._listening(fleet))
+            self._listener.start(lambda name, path: self._ask(fleet, name, path))
+            ending.callback(self._listener.leave)
             door = self._start_prometheus(fleet)
             ending.callback(door.close)
             for node in self.plan.nodes:
@@ -299,35 +304,6 @@ class Run:
                 self.say("the fleet is kept; Ctrl-C ends it")
                 wait_interrupt()
 
-    @contextmanager
-    def _listening(self, fleet: NetnsFleet) -> Iterator[None]:
-        """One thread for each node's events, until the end."""
-        ended = threading.Event()
-        threads = [
-            threading.Thread(target=self._listen, args=(fleet, node.name, ended), daemon=True)
-            for node in self.plan.nodes
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join(POLL_TIMEOUT_S)
-
-    def _listen(self, fleet: NetnsFleet, name: str, ended: threading.Event) -> None:
-        offset = 0
-        while not ended.is_set():
-            try:
-                lines, headers = self._ask(fleet, name, f"/events?from={offset}")
-            except GateError:
-                ended.wait(RETRY_S)  # not up yet, or gone; what it wrote until then is read from its folder
-                continue
-            offset = int(headers["x-next-offset"])
-            for line in lines.splitlines():
-                self.history.add(json.loads(line))
-
     def _ask(self, fleet: NetnsFleet, name: str, path: str) -> tuple[bytes, Mapping[str, str]]:
         headers = {"Authorization": f"Bearer {self._token}"}
         return fleet.get(name, AGENT_PORT, path, headers, POLL_TIMEOUT_S)
@@ -342,15 +318,18 @@ class Run:
 
     def _wait_ipfs(self) -> None:
         names = {node.name for node in self.plan.nodes}
-        if not self.history.wait(
-            lambda _: names <= self._nodes_with("ipfs_ready") or self._is_lost(), IPFS_READY_S
-        ):
-            missing = sorted(names - self._nodes_with("ipfs_ready"))
-            raise FleetFailedError(
-                f"the IPFS daemons of {', '.join(missing)} are not ready after {IPFS_READY_S:g} s",
-                self._last_heard(missing),
-            )
+        all_told = self.history.wait(
+            lambda _: (
+                names <= self._nodes_with("ipfs_ready") | self._nodes_with("part_ended") or self._is_lost()
+            ),
+            IPFS_READY_S,
+        )
         self._check_lost()
+        if missing := sorted(names - self._nodes_with("ipfs_ready")):
+            how = "ended at their start" if all_told else f"are not ready after {IPFS_READY_S:g} s"
+            raise FleetFailedError(
+                f"the IPFS daemons of {', '.join(missing)} {how}", self._last_heard(missing)
+            )
         self.say(f"{len(names)} IPFS daemons are up after {time.monotonic() - self._began:.1f} s")
 
     def _nodes_with(self, kind: str) -> set[str]:

@@ -14,12 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from node.contract import ExitCode, HostError
 from node.ipfs.client import Client
 from node.ipfs.engine import Engine, find
+from tests.bench.figures import Figure, show
 from tests.fleet.echo import Echo
 from tests.fleet.lab import Member, Result, swarm
 from tests.fleet.recovery import MIB, cut_in_mid_fetch, restart_after_kill
@@ -32,21 +33,6 @@ TRANSFERS = ((10_000, 20), (200_000, 20), (MIB, 20), (5 * MIB, 10), (20 * MIB, 6
 FAN_OUT_NODES = 8
 FAN_OUTS = 5
 CUTS_S = (5, 30, 90)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured value; a bound is the most that it may be."""
-
-    name: str
-    value: float
-    unit: str
-    bound: float | None
-    how: str
-
-    @property
-    def holds(self) -> bool:
-        return self.bound is None or self.value <= self.bound
 
 
 def resident_mb(member: Member) -> float:
@@ -215,9 +201,9 @@ def main() -> int:
             bound = measured.bound if engine.name == "embedded" else None
             figure = replace(measured, name=f"{engine.name}: {measured.name}", bound=bound)
             figures.append(figure)
-            print(row(figure), flush=True)
+            print(show(figure), flush=True)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+    RESULT.write_text(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
     print(f"written to {RESULT}")
     broken = [figure.name for figure in figures if not figure.holds]
     print(f"violated: {', '.join(broken)}" if broken else "held: every bound")
@@ -230,11 +216,6 @@ def engines() -> list[Engine]:
     except HostError as none:
         print(f"without Kubo: {none.message}")
         return [find("embedded")]
-
-
-def row(figure: Figure) -> str:
-    bound = "" if figure.bound is None else f"<= {figure.bound:g}" + ("" if figure.holds else "  VIOLATED")
-    return f"  {figure.name:48} {figure.value:9.2f} {figure.unit:6} {bound}"
 
 
 if __name__ == "__main__":
