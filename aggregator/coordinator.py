@@ -21,7 +21,9 @@ from aggregator.learning import Learning
 from aggregator.records import Chain, Record
 from aggregator.records import Objects as ChainObjects
 from aggregator.rounds import ClosedBy, Round, Terms, needed_of, opened
+from node.accounts import received_bytes
 from node.contract import ShoalError
+from node.contract.settings import DATA_INTERFACE
 from node.events import Events
 from node.ipfs.errors import UnreachableError
 from node.learning import encoding
@@ -198,6 +200,7 @@ class Coordinator:
                 size_bytes=terms.size_bytes,
                 asked=terms.asked,
                 deadline_s=terms.deadline_s,
+                received_bytes=received_bytes(DATA_INTERFACE),
             )
             self._journal.begin(Opening(self._newest.head, time.time(), terms))
             self.desk.round = opened(terms, now_s)

@@ -119,6 +119,12 @@ def interface_bytes(text: str) -> dict[str, tuple[int, int]]:
     return counted
 
 
+def received_bytes(interface: str) -> int:
+    """What has come in on an interface of this thread's namespace; 0 where there is none of that name."""
+    text = _read(Path("/proc/thread-self/net/dev"))
+    return interface_bytes(text).get(interface, (0, 0))[0]
+
+
 def _read(path: Path) -> str:
     """The text, empty when the process is gone or not ours to look into."""
     try:

@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
+from node.accounts import received_bytes
 from node.contract import ShoalError, UsageError
 from node.contract.messages import ENCODING, Manifest, Signed, Work
 from node.contract.schema import canonical
-from node.contract.settings import IPFS_PORT, NodeSettings, ObjectRef
+from node.contract.settings import DATA_INTERFACE, IPFS_PORT, NodeSettings, ObjectRef
 from node.control import Control
 from node.data import shard
 from node.data.dataset import Dataset
@@ -190,6 +191,7 @@ class Trainer:
     async def _update(self, work: Work) -> _Done:
         """Fetch the model, train, store and sign the update."""
         settings = self._settings
+        received = received_bytes(DATA_INTERFACE)
         weights, fetch_s = await self._model(ObjectRef(work.base, work.size_bytes))
         began_s = time.monotonic()
         outcome = await self._learn(
@@ -234,6 +236,7 @@ class Trainer:
             loss=outcome.loss,
             update=cid,
             size_bytes=len(data),
+            received_bytes=received,
         )
         await self._let_go(cid)
         return _Done(work.round, work.base, signed)

@@ -56,8 +56,7 @@ def figures(
 ) -> dict[str, Any]:
     """What can be computed of a run; what was not observed is null.
 
-    counters: bytes received on `data` by node, at the opening of round 2 (`round_2`) and at the end
-    (`end`), and peaks of memory by node (`memory`).
+    counters: bytes received on `data` by node at the end (`end`), and peaks of memory by node (`memory`).
     """
     closed = [e for e in history if e["kind"] == "round_closed"]
     completed = [e for e in closed if e["completed"]]
@@ -127,7 +126,7 @@ def overhead(rounds: Sequence[Event], accepted: Sequence[Event]) -> float | None
 def wire_ratio(
     plan: Plan, history: Sequence[Event], counters: Mapping[str, Mapping[str, float]]
 ) -> float | None:
-    before, after = counters.get("round_2"), counters.get("end")
+    before, after = received_before_round_2(history), counters.get("end")
     opened = [e for e in history if e["kind"] == "round_opened" and e["round"] >= 2]
     workers = sum("trainer" in node.roles for node in plan.nodes)
     if not before or not after or not opened or before.keys() != after.keys():
@@ -135,6 +134,12 @@ def wire_ratio(
     model_bytes: int = opened[0]["size_bytes"]
     moved = sum(after[name] - before[name] for name in before)
     return moved / (2 * workers * model_bytes * len(opened))
+
+
+def received_before_round_2(history: Sequence[Event]) -> dict[str, float]:
+    """What had come in at each node when its second round began, by its own account."""
+    begun = ("round_opened", "trained")
+    return {e["node"]: e["received_bytes"] for e in history if e["kind"] in begun and e["round"] == 2}
 
 
 def worker_memory(plan: Plan, peaks: Mapping[str, float]) -> float | None:

@@ -295,7 +295,7 @@ class Run:
                 fleet.start_node(node.name, self.hidden / f"{node.name}.json")
             self.say(f"watch it: {door.url} (Prometheus, while the run lasts)")
             self._wait_ipfs()
-            self._watch_rounds(fleet)
+            self._watch_rounds()
             self._count(fleet, "end")
             self._peaks(fleet)
             self._export(fleet)
@@ -335,7 +335,7 @@ class Run:
     def _nodes_with(self, kind: str) -> set[str]:
         return {event["node"] for event in self.history.events if event["kind"] == kind}
 
-    def _watch_rounds(self, fleet: NetnsFleet) -> None:
+    def _watch_rounds(self) -> None:
         """Tell what happens until the run has finished; every wait is bounded by what may take longest."""
         seen = 0
         limit_s = TRAINERS_READY_S
@@ -348,8 +348,6 @@ class Run:
                 self._show(event)
                 if event["kind"] == "all_ready":
                     limit_s = self.plan.aggregation.deadline_s + ROUND_GRACE_S
-                if event["kind"] == "round_opened" and event["round"] == 2 and "round_2" not in self.counters:
-                    self._count(fleet, "round_2")
             self._check_lost()
 
     def _show(self, event: Event) -> None:

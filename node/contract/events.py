@@ -14,10 +14,11 @@ EVENTS: Final[dict[str, str]] = {
     "ipfs_ready": "engine version peer_id",
     "shards_added": "count bytes",  # by the node that seeds the data
     "trainer_ready": "shard_bytes examples seconds",  # shard and model fetched, traced, asking for work
-    "trained": "round fetch_s train_s upload_s examples loss update size_bytes",
+    # received_bytes: what had come in on `data` when the round began for this node
+    "trained": "round fetch_s train_s upload_s examples loss update size_bytes received_bytes",
     "update_answered": "round accepted reason",
     "all_ready": "trainers",
-    "round_opened": "round model size_bytes asked deadline_s",
+    "round_opened": "round model size_bytes asked deadline_s received_bytes",
     "update_accepted": "round sender update examples bytes seconds train_s",
     "update_refused": "round sender reason detail",
     # closed_by: all, deadline; completed false: too few updates, the model stays

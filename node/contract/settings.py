@@ -7,6 +7,7 @@ from typing import Literal
 
 from node.contract.plan import AggregationPlan, Role, WorkloadPlan
 
+DATA_INTERFACE = "data"  # as in every node
 AGENT_PORT = 7070  # the agent, on ctl
 ROLE_PORT = 7071  # a role's own metrics, on loopback; the agent passes them on
 IPFS_PORT = 5001  # the daemon's RPC, on loopback

@@ -84,8 +84,12 @@ def round_of(number: int, wall: float, seconds: float, accuracy: float) -> list[
         size_bytes=1000,
         asked=["w01", "w02"],
         deadline_s=30,
+        received_bytes=500 * number,
     )
-    return [opened, *updates, closed]
+    trained = [
+        event("trained", name, wall, round=number, received_bytes=250 * number) for name in ("w01", "w02")
+    ]
+    return [opened, *trained, *updates, closed]
 
 
 HISTORY = [
@@ -111,7 +115,6 @@ HISTORY = [
     ),
 ]
 COUNTERS = {
-    "round_2": {"agg": 1000.0, "w01": 500.0, "w02": 500.0},
     "end": {"agg": 5400.0, "w01": 2700.0, "w02": 2700.0},
     "memory": {"agg": 9e8, "w01": 1e8, "w02": 3e8},
 }
