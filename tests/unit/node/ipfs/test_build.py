@@ -292,6 +292,8 @@ def test_a_cache_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.
     assert "SHOAL_CACHE" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["ipfs/build.py", "ipfs/cache.py", "ipfs/fetch_kubo.py", "contract/__init__.py"])
+@pytest.mark.parametrize(
+    "name", ["ipfs/build.py", "ipfs/cache.py", "ipfs/fetch_kubo.py", "contract/__init__.py"]
+)
 def test_what_runs_before_set_up_speaks_old_python(name: str) -> None:
     ast.parse((cache.TOP / "node" / name).read_text(), feature_version=(3, 8))
