@@ -197,12 +197,14 @@ def test_a_daemon_that_does_not_come_up_is_told_with_its_last_words(place: Place
     ).stdout.split()[-1]
     broken = place.folder / "ipfsd"
     broken.write_text(
-        f'#!/bin/sh\n[ "$1" != daemon ] || {{ echo "no luck today" >&2; exit 1; }}\nexec {real} "$@"\n'
+        f'#!/bin/sh\ncase "$1 $IPFS_PATH" in "daemon "*/w02/*) echo "no luck today" >&2; exit 1;; esac\n'
+        f'exec {real} "$@"\n'
     )
     broken.chmod(0o755)
     file = place.scenario(more="ipfs: embedded")
     status, said = place.run(file, SHOAL_IPFSD=str(broken))
     assert status == 2, said
+    assert "the IPFS daemons of w02 ended at their start" in said
     assert "no luck today" in said
     assert "no luck today" in place.results()["failure"]
 
