@@ -47,6 +47,7 @@ class NetnsFleet:
         self._node_ended = node_ended
         self.nodes: dict[str, Node] = {}
         self.gate = Gate(secrets / "gate.sock")
+        self._importing: queue.Queue[bytes] = queue.Queue()
         self._zygote: socket.socket | None = None
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
 
@@ -81,14 +82,19 @@ class NetnsFleet:
             self.nodes[planned.name] = node
 
     def start_gate(self) -> None:
-        self._start("gate", [sys.executable, "-m", "orchestrator.gate", str(self.gate.path)], GATE_TIMEOUT_S)
+        lines = self._begin("gate", [sys.executable, "-m", "orchestrator.gate", str(self.gate.path)])
+        self._wait_ready("gate", lines, GATE_TIMEOUT_S)
 
-    def start_zygote(self) -> None:
-        """One import of TensorFlow Federated for the whole fleet."""
+    def begin_zygote(self) -> None:
+        """Begin the one import of TensorFlow Federated for the whole fleet."""
         path = self._secrets / "zygote.sock"
-        self._start("zygote", [sys.executable, "-m", "node.zygote", str(path)], ZYGOTE_TIMEOUT_S)
+        self._importing = self._begin("zygote", [sys.executable, "-m", "node.zygote", str(path)])
+
+    def wait_zygote(self, timeout_s: float = ZYGOTE_TIMEOUT_S) -> None:
+        """Until it has imported and takes orders."""
+        self._wait_ready("zygote", self._importing, timeout_s)
         self._zygote = socket.socket(socket.AF_UNIX)
-        self._zygote.connect(str(path))
+        self._zygote.connect(str(self._secrets / "zygote.sock"))
         threading.Thread(target=self._hear_zygote, args=(self._zygote.makefile("rb"),), daemon=True).start()
 
     def start_node(self, name: str, settings: Path) -> dict[str, Any]:
@@ -131,13 +137,17 @@ class NetnsFleet:
                 env={"PYTHONPATH": path, "TMPDIR": str(self._temporary)},
             )
 
-    def _start(self, name: str, argv: Sequence[str], timeout_s: float) -> None:
-        """Start a process and wait for its line `ready`."""
+    def _begin(self, name: str, argv: Sequence[str]) -> queue.Queue[bytes]:
+        """Start a process; the lines that it says."""
         started = self._process(name, argv, stdout=subprocess.PIPE)
         lines: queue.Queue[bytes] = queue.Queue()
         stream = started.stdout
         assert stream is not None
         threading.Thread(target=_pass_on, args=(stream, lines), daemon=True).start()
+        return lines
+
+    def _wait_ready(self, name: str, lines: queue.Queue[bytes], timeout_s: float) -> None:
+        """Until a process says `ready`."""
         try:
             said = lines.get(timeout=timeout_s)
         except queue.Empty:

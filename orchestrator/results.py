@@ -23,9 +23,10 @@ KEYS: Final = {
     "ipfs_engine": "engine and version of every node's IPFS daemon, `mixed` where they differ",
     "delay_engine": "what delays packets; none: links are not shaped",
     "transport": "how soon TCP and the daemon notice a dead link and its return",
+    "limits": "which nodes' CPU and memory were to be limited, and whether they were; null when none",
     "seed": "the seed that the plan was made with",
     "synthetic_data": "whether the data set was generated",
-    "repeatable": "whether another run ends with the same final_model_cid",
+    "repeatable": "whether another run ends with the same final_model_cid; null when this one did not end",
     "repeatable_reason": "why not; null when it is",
     "rounds_completed": "rounds that made a new model",
     "final_model_cid": "CID of the last model's safetensors file",
@@ -48,7 +49,7 @@ KEYS: Final = {
 }
 
 # Of a run that went well these may still be null.
-MAY_BE_NULL: Final = {"failure", "repeatable_reason", "time_to_accuracy_seconds"}
+MAY_BE_NULL: Final = {"failure", "limits", "repeatable_reason", "time_to_accuracy_seconds"}
 
 
 def figures(

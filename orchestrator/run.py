@@ -135,10 +135,6 @@ class Run:
         self.history.note("run_started", scenario=self.plan.scenario, seed=self.plan.seed)
         try:
             with full_disk_told():
-                self.say("preparing the data, the daemons and the identities")
-                data = self._prepare_data()
-                made = self._prepare_nodes(data)
-                self._bind(data, made)
                 self.directory.write("facts.json", facts.host_facts())
                 try:
                     with Box.open() as box:
@@ -160,6 +156,7 @@ class Run:
 
     def _prepare_data(self) -> dict[str, Any]:
         recipe = {
+            "limits": self.binding.get("limits"),
             "seed": self.plan.seed,
             "workload": to_json(self.plan.workload),
             "nodes": [node.name for node in self._trainers()],
@@ -281,11 +278,17 @@ class Run:
     # -- in the box
     def _in_box(self, box: Box, keep: bool) -> None:
         fleet = NetnsFleet(box, self.plan, self.hidden, self._logs, self._node_ended)
+        self.registration.add(init=box.init, in_user_namespace=box.in_user_namespace)
+        fleet.begin_zygote()
+        # Outside of the box, and while the zygote imports: neither waits for the other.
+        self.say("preparing the data, the daemons and the identities")
+        data = self._prepare_data()
+        made = self._prepare_nodes(data)
+        self._bind(data, made)
         self.say(f"starting {len(self.plan.nodes)} nodes")
         fleet.build_network()
-        self.registration.add(init=box.init, in_user_namespace=box.in_user_namespace)
         fleet.start_gate()
-        fleet.start_zygote()
+        fleet.wait_zygote()
         with ExitStack() as ending:
             self._listener.start(lambda name, path: self._ask(fleet, name, path))
             ending.callback(self._listener.leave)
@@ -485,7 +488,8 @@ class Run:
             "transport": self.plan.network.transport,
             "seed": self.plan.seed,
             "synthetic_data": self.binding.get("data", {}).get("synthetic"),
-            "repeatable": reason is None,
+            # Of a run that did not end nobody knows.
+            "repeatable": reason is None if self.history.of("run_finished") else None,
             "repeatable_reason": reason,
             **results.figures(self.plan, events, self.counters),
         }
