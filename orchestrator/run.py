@@ -21,8 +21,9 @@ from typing import Any
 from node.contract import ExitCode, HostError, ShoalError, UsageError
 from node.contract.plan import NodePlan, Plan
 from node.contract.schema import to_json
-from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT, SWARM_PORT, Neighbour, NodeSettings, ObjectRef
-from orchestrator import checks, facts, listing, living, process, prometheus, results
+from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
+from orchestrator import checks, facts, listing, living, process, progress, prometheus, results
+from orchestrator.binding import Ground, binding, settings
 from orchestrator.box import Box
 from orchestrator.gate import Door, GateError
 from orchestrator.history import Event, History
@@ -43,7 +44,6 @@ END_TOLD_S = 5.0
 SCRAPED_S = 15.0  # two of the longest intervals, and Prometheus' own start
 LEAST_FREE_BYTES = 1 << 16
 CHAIN_FILES = ("head", "open-round.jsonl")
-LOCKED_LIMITS = "not enforced: this version does not use cgroups"
 
 
 class FleetFailedError(ShoalError):
@@ -211,69 +211,12 @@ class Run:
             raise kinds.get(err.status, ShoalError)(err.stderr.strip() or err.message) from None
 
     def _bind(self, data: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-        nodes = made["nodes"]
-        limited = [n.name for n in self.plan.nodes if n.cpu is not None or n.memory_bytes is not None]
-        self.binding = {
-            "run": self.directory.id,
-            "driver": "netns",
-            "delay_engine": "none",
-            "limits": {"nodes": limited, "state": LOCKED_LIMITS} if limited else None,
-            "data": {key: data[key] for key in ("synthetic", "classes", "input_shape", "test")},
-            "nodes": {
-                name: {key: about[key] for key in ("engine", "version", "peer_id")}
-                for name, about in nodes.items()
-            },
-            "shards": {
-                name: {
-                    **made["files"][str(self._data / shard["file"])],
-                    "examples": shard["examples"],
-                    "labels": shard["labels"],
-                }
-                for name, shard in data["shards"].items()
-            },
-        }
+        ground = Ground(self.directory.id, self.hidden, self._task_file(), self._data, data, made)
+        self.binding = binding(self.plan, ground)
         self.directory.write("binding.json", self.binding)
         for node in self.plan.nodes:
-            settings = self._settings(node, data, made)
-            (self.hidden / f"{node.name}.json").write_text(json.dumps(to_json(settings)))
-
-    def _settings(self, node: NodePlan, data: Mapping[str, Any], made: Mapping[str, Any]) -> NodeSettings:
-        who = {
-            n.name: Neighbour(
-                n.name, made["nodes"][n.name]["peer_id"], f"/ip4/{n.data_address}/tcp/{SWARM_PORT}"
-            )
-            for n in self.plan.nodes
-        }
-        near = sorted({a if b == node.name else b for a, b in self.plan.network.edges if node.name in (a, b)})
-        aggregator = next(n for n in self.plan.nodes if "aggregator" in n.roles)
-        mine = data["shards"].get(node.name)
-        shard = made["files"][str(self._data / mine["file"])] if mine else None
-        about = made["nodes"][node.name]
-        seeds = {str(self._data / s["file"]): name for name, s in data["shards"].items()}
-        return NodeSettings(
-            run=self.directory.id,
-            name=node.name,
-            roles=node.roles,
-            seed=self.plan.seed,
-            folder=str(self.hidden / node.name),
-            data_address=node.data_address,
-            ctl_address=node.ctl_address,
-            engine=about["engine"],
-            engine_path=about["engine_path"],
-            transport=self.plan.network.transport,
-            swarm_key_file=str(self.hidden / "swarm-key"),
-            token_file=str(self.hidden / "token"),
-            neighbours=tuple(who[name] for name in near),
-            members={neighbour.peer_id: name for name, neighbour in who.items()},
-            aggregator=None if node is aggregator else who[aggregator.name],
-            workload=self.plan.workload,
-            aggregation=self.plan.aggregation,
-            task_file=self._task_file(),
-            shard=ObjectRef(shard["cid"], shard["size_bytes"]) if shard else None,
-            shards=seeds if node is aggregator else {},
-            test_file=str(self._data / data["test"]["file"]) if node is aggregator else None,
-            classes=data["classes"],
-        )
+            told = to_json(settings(self.plan, node, ground))
+            (self.hidden / f"{node.name}.json").write_text(json.dumps(told))
 
     # -- in the box
     def _in_box(self, box: Box, keep: bool) -> None:
@@ -348,32 +291,11 @@ class Run:
             if not news:
                 raise FleetFailedError(f"nothing was heard for {limit_s:g} s", self._last_heard())
             for event in news:
-                self._show(event)
+                if said := progress.line(self.plan, event, time.monotonic() - self._began):
+                    self.say(said)
                 if event["kind"] == "all_ready":
                     limit_s = self.plan.aggregation.deadline_s + ROUND_GRACE_S
             self._check_lost()
-
-    def _show(self, event: Event) -> None:
-        rounds = self.plan.workload.rounds
-        match event["kind"]:
-            case "all_ready":
-                self.say(
-                    f"{len(event['trainers'])} workers are ready after {time.monotonic() - self._began:.1f} s"
-                )
-            case "round_closed":
-                updates = f"{count(event['accepted'])} of {len(self._trainers())} updates"
-                outcome = (
-                    f"accuracy {event['accuracy']:.3f}, loss {event['loss']:.3f}"
-                    if event["completed"]
-                    else "no new model"
-                )
-                self.say(f"round {event['round']}/{rounds}: {outcome}, {updates}, {event['seconds']:.2f} s")
-            case "update_refused":
-                self.say(f"  refused in round {event['round']}: {event['sender']}: {event['reason']}")
-            case "part_ended" if not event["expected"]:
-                self.say(f"  lost: {event['part']} of {event['node']} ended with {event['status']}")
-            case "failed":
-                self.say(f"  {event['node']}, {event['part']}: {event['message']}")
 
     def _node_ended(self, name: str, status: int) -> None:
         """A node whose first process was killed cannot tell it; nodes end with the box otherwise."""
@@ -533,10 +455,6 @@ def full_disk_told() -> Iterator[None]:
         if err.errno != errno.ENOSPC:
             raise
         raise full_disk() from err
-
-
-def count(accepted: int | list[str]) -> int:
-    return accepted if isinstance(accepted, int) else len(accepted)
 
 
 def write_secret(file: Path, text: str) -> None:
