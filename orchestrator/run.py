@@ -156,7 +156,6 @@ class Run:
 
     def _prepare_data(self) -> dict[str, Any]:
         recipe = {
-            "limits": self.binding.get("limits"),
             "seed": self.plan.seed,
             "workload": to_json(self.plan.workload),
             "nodes": [node.name for node in self._trainers()],
@@ -408,6 +407,7 @@ class Run:
             else None,
             "delay_engine": "none",
             "transport": self.plan.network.transport,
+            "limits": self.binding.get("limits"),
             "seed": self.plan.seed,
             "synthetic_data": self.binding.get("data", {}).get("synthetic"),
             # Of a run that did not end nobody knows.
