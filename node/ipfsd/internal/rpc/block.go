@@ -76,31 +76,38 @@ func blockPut(c *call) error {
 	if err != nil {
 		return err
 	}
+	key, err := c.store(prefix, data)
+	if err != nil {
+		return err
+	}
+	return c.emit(blockReply{key.String(), len(data)})
+}
+
+// store keeps one block, pinned when the call says so, under the name that the prefix gives it.
+func (c *call) store(prefix cid.Prefix, data []byte) (cid.Cid, error) {
 	if len(data) > maxBlockBytes {
-		return fmt.Errorf("produced block is over 2MiB: big blocks can't be exchanged with other peers")
+		return cid.Undef, fmt.Errorf("produced block is over 2MiB: big blocks can't be exchanged with other peers")
 	}
 	key, err := prefix.Sum(data)
 	if err != nil {
-		return err
+		return cid.Undef, err
 	}
 	block, err := blocks.NewBlockWithCid(data, key)
 	if err != nil {
-		return err
+		return cid.Undef, err
 	}
 	unlock := c.node.Blockstore.PinLock(c)
 	defer unlock.Unlock(c)
 	if err := c.node.Added.Blocks.AddBlock(c, block); err != nil {
-		return err
+		return cid.Undef, err
 	}
-	if c.flag("pin") {
-		if err := c.node.Pins.PinWithMode(c, key, pin.Recursive, ""); err != nil {
-			return err
-		}
-		if err := c.node.Pins.Flush(c); err != nil {
-			return err
-		}
+	if !c.flag("pin") {
+		return key, nil
 	}
-	return c.emit(blockReply{key.String(), len(data)})
+	if err := c.node.Pins.PinWithMode(c, key, pin.Recursive, ""); err != nil {
+		return cid.Undef, err
+	}
+	return key, c.node.Pins.Flush(c)
 }
 
 type removedReply struct {

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
-	pin "github.com/ipfs/boxo/pinning/pinner"
-	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	dagpb "github.com/ipld/go-codec-dagpb"
 	"github.com/ipld/go-ipld-prime/codec"
@@ -76,29 +74,9 @@ func dagPut(c *call) error {
 	if err != nil {
 		return err
 	}
-	if len(encoded) > maxBlockBytes {
-		return fmt.Errorf("produced block is over 2MiB: big blocks can't be exchanged with other peers")
-	}
-	key, err := cid.Prefix{Version: 1, Codec: uint64(code), MhType: hash, MhLength: -1}.Sum(encoded)
+	key, err := c.store(cid.Prefix{Version: 1, Codec: uint64(code), MhType: hash, MhLength: -1}, encoded)
 	if err != nil {
 		return err
-	}
-	block, err := blocks.NewBlockWithCid(encoded, key)
-	if err != nil {
-		return err
-	}
-	unlock := c.node.Blockstore.PinLock(c)
-	defer unlock.Unlock(c)
-	if err := c.node.Added.Blocks.AddBlock(c, block); err != nil {
-		return err
-	}
-	if c.flag("pin") {
-		if err := c.node.Pins.PinWithMode(c, key, pin.Recursive, ""); err != nil {
-			return err
-		}
-		if err := c.node.Pins.Flush(c); err != nil {
-			return err
-		}
 	}
 	return c.emit(struct{ Cid linkJSON }{linkJSON{key.String()}})
 }
