@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from node.contract.links import CutHow, JitterKind, TracePoint
 
 Role = Literal["trainer", "aggregator"]
 EngineChoice = Literal["auto", "kubo", "embedded"]
@@ -27,11 +29,57 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
+class LinkPlan:
+    """One directed link between two nodes that talk. What is not limited is null."""
+
+    from_: str  # in JSON `from`
+    to: str
+    latency_ms: float
+    jitter_ms: float
+    loss: float
+    rate_bit_s: int | None
+    loss_burst: float = 1.0
+    jitter_kind: JitterKind = "normal"
+    jitter_table: tuple[float, ...] = ()
+    in_order: bool = True
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    reorder: float = 0.0
+    profile: str | None = None  # the shipped profile that the rules named last
+    trunk: str | None = None  # the shared line that it is part of
+    trace: str | None = None  # one of the plan's traces
+
+
+@dataclass(frozen=True)
+class TrunkPlan:
+    """One line that all links of a pair of zones share, in one direction."""
+
+    name: str  # eu-asia
+    from_zone: str
+    to_zone: str
+    rate_bit_s: int
+
+
+@dataclass(frozen=True)
+class TracePlan:
+    """A link that changes with time, as read from the scenario's file."""
+
+    file: str
+    sha256: str
+    repeats: bool
+    points: tuple[TracePoint, ...]
+
+
+@dataclass(frozen=True)
 class NetworkPlan:
     data_subnet: str
     ctl_subnet: str
     transport: Literal["prompt", "stock", "patient"]
     edges: tuple[tuple[str, str], ...]  # unordered pairs that know each other, each written once, sorted
+    delay_engine: Literal["auto", "netem", "hold"] = "auto"
+    congestion_control: str = "cubic"
+    trunks: tuple[TrunkPlan, ...] = ()
+    traces: dict[str, TracePlan] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +127,30 @@ class CheckPlan:
 
 
 @dataclass(frozen=True)
+class When:
+    """A moment of a run. Rounds wait at their opening until what is due then is in force."""
+
+    kind: Literal["time", "round", "after"]
+    seconds: float = 0.0  # of `time`: since the opening of round 1; of `after`: since the fault's end
+    round: int = 0
+    fault: str | None = None  # of `after`
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """One fault, its targets resolved into names."""
+
+    id: str  # partition-1, in the order of the scenario
+    kind: str  # the name of a file in orchestrator/faults/
+    text: str  # as written, for people
+    targets: tuple[str, ...]  # the nodes that it is about, sorted
+    start: When
+    heal: When | None  # None: it lasts to the end
+    deaf: dict[str, dict[str, CutHow]] = field(default_factory=dict)  # node → whom it no longer hears
+    change: dict[str, Any] = field(default_factory=dict)  # what else the kind needs, resolved
+
+
+@dataclass(frozen=True)
 class Plan:
     version: int
     scenario: str
@@ -89,4 +161,5 @@ class Plan:
     workload: WorkloadPlan
     aggregation: AggregationPlan
     checks: tuple[CheckPlan, ...]
-    faults: tuple[Any, ...] = ()
+    links: tuple[LinkPlan, ...] = ()
+    faults: tuple[FaultPlan, ...] = ()

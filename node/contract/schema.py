@@ -17,7 +17,7 @@ T = TypeVar("T")
 def to_json(value: Any) -> Any:
     """A value of dataclasses, tuples and mappings as JSON's own types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {_key(field.name): to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
@@ -35,17 +35,22 @@ def from_json(kind: type[T], data: Any, where: str = "") -> T:
     if not isinstance(data, Mapping):
         raise _wrong(where, "an object", data)
     hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {_key(field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
             raise UsageError(f"{_at(where, key)}: unknown key", f"known are {', '.join(sorted(fields))}")
     values = {}
     for name, field in fields.items():
         if name in data:
-            values[name] = _value(hints[name], data[name], _at(where, name))
+            values[field.name] = _value(hints[field.name], data[name], _at(where, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UsageError(f"{_at(where, name)}: this key is missing")
     return kind(**values)
+
+
+def _key(field_name: str) -> str:
+    """`from_` is `from` in JSON: Python keeps that word for itself."""
+    return field_name.removesuffix("_")
 
 
 def _value(hint: Any, data: Any, where: str) -> Any:
