@@ -14,7 +14,7 @@ PACKAGES = ("node", "aggregator", "orchestrator")
 ALLOWED = {
     "node": {"node"},
     "aggregator": {"aggregator", "node"},
-    "orchestrator": {"orchestrator", "node.contract"},
+    "orchestrator": {"orchestrator", "node.contract", "node.links.table"},
 }
 
 

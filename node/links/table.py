@@ -1,0 +1,49 @@
+"""What each node's agent is told about its links, by the plan. Pure; the orchestrator calls it too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from node.contract.links import LinkTable, PeerLinks, Shape
+from node.contract.plan import LinkPlan, Plan, TracePlan
+
+
+def tables(plan: Plan) -> dict[str, LinkTable]:
+    """By node: its line, and both directions to every peer that it talks with, in order of name."""
+    address = {node.name: node.data_address for node in plan.nodes}
+    shapes = {(link.from_, link.to): shape(link, plan.network.traces) for link in plan.links}
+    peers: dict[str, list[PeerLinks]] = {node.name: [] for node in plan.nodes}
+    for node, peer in sorted(shapes):
+        peers[node].append(PeerLinks(peer, address[peer], shapes[node, peer], shapes[peer, node]))
+    return {
+        node.name: LinkTable(
+            node=node.name,
+            address=node.data_address,
+            subnet=plan.network.data_subnet,
+            up_bit_s=node.up_bit_s,
+            down_bit_s=node.down_bit_s,
+            peers=tuple(peers[node.name]),
+            congestion_control=plan.network.congestion_control,
+        )
+        for node in plan.nodes
+    }
+
+
+def shape(link: LinkPlan, traces: Mapping[str, TracePlan]) -> Shape:
+    """What a link of the plan does to its packets. A trunk is no node's own, so it is not in here."""
+    trace = traces[link.trace] if link.trace is not None else None
+    return Shape(
+        latency_ms=link.latency_ms,
+        jitter_ms=link.jitter_ms,
+        jitter_kind=link.jitter_kind,
+        jitter_table=link.jitter_table,
+        in_order=link.in_order,
+        loss=link.loss,
+        loss_burst=link.loss_burst,
+        rate_bit_s=link.rate_bit_s,
+        duplicate=link.duplicate,
+        corrupt=link.corrupt,
+        reorder=link.reorder,
+        trace=trace.points if trace else (),
+        trace_repeats=trace.repeats if trace else True,
+    )
