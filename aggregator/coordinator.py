@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
+from aggregator.barrier import Barrier
 from aggregator.desk import Desk, Job, Model
 from aggregator.desk import Objects as DeskObjects
 from aggregator.intake import Intake, RefusedError
@@ -49,8 +50,17 @@ class Objects(DeskObjects, ChainObjects, KeeperObjects, Protocol):
 class Coordinator:
     """Goes through the rounds, while its desk answers those who ask."""
 
-    def __init__(self, job: Job, ipfs: Objects, folder: Path, events: Events, metrics: RoleMetrics) -> None:
+    def __init__(
+        self,
+        job: Job,
+        ipfs: Objects,
+        folder: Path,
+        events: Events,
+        metrics: RoleMetrics,
+        barrier: Barrier | None = None,
+    ) -> None:
         self._job = job
+        self._barrier = barrier
         self._ipfs = ipfs
         self._events = events
         self._metrics = metrics
@@ -79,6 +89,8 @@ class Coordinator:
             if resumed is None and self._newest.record.attempt == 0:
                 await self._wait_ready()
             while not self._complete():
+                if resumed is None and self._barrier is not None:
+                    await self._barrier.wait_released(self._newest.record.round + 1)
                 await self._begin_round(resumed)
                 resumed = None
                 closed_by = await self._gather()

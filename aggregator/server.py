@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from aggregator.barrier import Barrier
 from aggregator.coordinator import Coordinator
 from aggregator.desk import Job
 from aggregator.learning import Learning, TffLearning
-from node.contract.settings import IPFS_PORT, NodeSettings
+from node.contract.settings import IPFS_PORT, RELEASE_FILE, NodeSettings
 from node.control import ControlServer
 from node.events import Events
 from node.ipfs.client import Client
@@ -47,7 +48,8 @@ async def _aggregate(
     folder = Path(settings.folder) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     async with Client(IPFS_PORT) as ipfs:
-        coordinator = Coordinator(job_of(settings), ipfs, folder, events, metrics)
+        barrier = Barrier(Path(settings.folder) / RELEASE_FILE, settings.pauses, events)
+        coordinator = Coordinator(job_of(settings), ipfs, folder, events, metrics, barrier)
         async with ControlServer(ipfs, settings.members, coordinator.desk).open():
             await _seed(ipfs, settings, events)
             await coordinator.run(lambda: make(settings))

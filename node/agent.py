@@ -3,6 +3,7 @@
 GET /health            what became of each part             token
 GET /events?from=BYTES  lines of the node's events, held open until there are some; X-Next-Offset   token
 GET /metrics           the node's series, its roles' and its IPFS daemon's
+PUT /release           {"round": N}: the aggregator may open rounds up to N                         token
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from aiohttp import web
 
 from node.accounts import Account
 from node.contract import HostError, ShoalError, UsageError
-from node.contract.settings import AGENT_PORT, EVENTS_FILE, IPFS_PORT, NodeSettings
+from node.contract.schema import from_json
+from node.contract.settings import AGENT_PORT, EVENTS_FILE, IPFS_PORT, RELEASE_FILE, NodeSettings
 from node.events import Events, read_from
 from node.ipfs.client import Client
 from node.ipfs.config import LOOPBACK, Peer
@@ -57,6 +59,13 @@ class Sources:
         for role in settings.roles:
             urls[role] = f"http://{LOOPBACK}:{role_port(settings.roles, role)}/metrics"
         return Sources(urls)
+
+
+@dataclass(frozen=True)
+class Release:
+    """Up to which round the aggregator on this node may go."""
+
+    round: int
 
 
 class Parts:
@@ -111,6 +120,7 @@ class Agent:
         app.router.add_get("/health", self._health)
         app.router.add_get("/events", self._get_events)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_put("/release", self._release)
         app.cleanup_ctx.append(self._client_session)
         return app
 
@@ -145,6 +155,17 @@ class Agent:
         return web.Response(
             body=lines, content_type="application/x-ndjson", headers={"X-Next-Offset": str(offset)}
         )
+
+    async def _release(self, request: web.Request) -> web.Response:
+        try:
+            said = from_json(Release, await request.json())
+        except (ValueError, UsageError) as error:
+            raise web.HTTPBadRequest(text=f"this is no release: {error}\n") from error
+        file = self._events.with_name(RELEASE_FILE)
+        part = file.with_suffix(".new")
+        part.write_text(str(said.round))
+        part.replace(file)  # whoever looks sees a whole number
+        return web.json_response({"round": said.round})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self._parts.read()

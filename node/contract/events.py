@@ -26,4 +26,16 @@ EVENTS: Final[dict[str, str]] = {
     " aggregate_s seconds",
     "run_finished": "head model rounds accuracy loss precision recall f1 inference_ms_1 inference_ms_32",
     "failed": "part message hint",
+    # by the aggregator: a round that faults begin or end with waits to be released; `waited_s` at most
+    "round_due": "round",
+    "release_missing": "round waited_s",
+}
+# What the orchestrator notes of faults. Instants are mono_ns of its own clock; `effective_ns` by node.
+FAULT_EVENTS: Final[dict[str, str]] = {
+    "fault_started": "fault text nodes requested_ns effective_ns skew_ms",
+    "fault_flapped": "fault is_cut nodes requested_ns effective_ns skew_ms",
+    "fault_healed": "fault text nodes requested_ns effective_ns skew_ms",
+    "fault_verified": "fault phase verified said",  # phase: start, heal
+    "fault_failed": "fault phase message",  # phase: start, flap, heal, verify, restore, end
+    "round_released": "round",
 }

@@ -130,8 +130,10 @@ class CheckPlan:
 class When:
     """A moment of a run. Rounds wait at their opening until what is due then is in force."""
 
-    kind: Literal["time", "round", "after"]
-    seconds: float = 0.0  # of `time`: since the opening of round 1; of `after`: since the fault's end
+    kind: Literal["time", "round", "after", "lasting"]
+    # of `time`: since the opening of round 1; of `after`: since the end of the fault that it names;
+    # of `lasting`: since this fault's own start
+    seconds: float = 0.0
     round: int = 0
     fault: str | None = None  # of `after`
 

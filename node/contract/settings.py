@@ -16,6 +16,7 @@ PROMETHEUS_PORT = 9090
 PROTOCOL = "/x/shoal/round/1"  # the tunnel that trainers ask the aggregator through
 
 EVENTS_FILE = "events.jsonl"  # in the node's folder; appended by roles, served by the agent
+RELEASE_FILE = "release"  # in the node's folder, written by the agent: up to which round may be opened
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,4 @@ class NodeSettings:
     shards: dict[str, str]  # on the node that seeds the data: file path → name of the node it is for
     test_file: str | None  # on the aggregator: the held-out data
     classes: int = 0  # how many labels there are; a shard may hold only some of them
+    pauses: tuple[int, ...] = ()  # of the aggregator: rounds that wait to be released before they open
