@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from node.cgroup import Group
 from node.contract import ShoalError, UsageError
 from node.contract.schema import from_json
 from node.contract.settings import NodeSettings
@@ -30,10 +31,10 @@ def read_settings(file: Path) -> NodeSettings:
         raise UsageError(f"{file}: {error.message}", error.hint or cure) from error
 
 
-def run(settings: NodeSettings, parts: Sequence[str] | None = None) -> int:
+def run(settings: NodeSettings, parts: Sequence[str] | None = None, groups: Sequence[Group] = ()) -> int:
     """Run the parts of these names, by default all, to their end."""
     names = ["agent", "ipfs", *settings.roles] if parts is None else parts
-    return supervise(parts_of(settings, names), events_of(settings))
+    return supervise(parts_of(settings, names), events_of(settings), groups)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from node.cgroup import Group, inside
 from node.contract import ExitCode, ShoalError, UsageError
 from node.contract.plan import Role
 from node.contract.settings import EVENTS_FILE, NodeSettings
@@ -160,13 +161,17 @@ def events_of(settings: NodeSettings) -> Events:
     return Events(Path(settings.folder) / EVENTS_FILE, settings.name)
 
 
-def supervise(parts: Sequence[Part], events: Events) -> int:
-    """Run parts until SIGTERM, or until all have ended; 0, or the first failure's status."""
-    return _Supervisor(parts, events).run()
+def supervise(parts: Sequence[Part], events: Events, groups: Sequence[Group] = ()) -> int:
+    """Run parts until SIGTERM, or until all have ended; 0, or the first failure's status.
+
+    All but the agent belong to the control groups, which limit them.
+    """
+    return _Supervisor(parts, events, groups).run()
 
 
 class _Supervisor:
-    def __init__(self, parts: Sequence[Part], events: Events) -> None:
+    def __init__(self, parts: Sequence[Part], events: Events, groups: Sequence[Group]) -> None:
+        self._groups = groups
         self._waiting = list(parts)
         self._running: list[Part] = []
         self._events = events
@@ -192,7 +197,8 @@ class _Supervisor:
 
     def _start(self, part: Part) -> None:
         try:
-            started = part.start()
+            with inside(() if part.name == "agent" else self._groups):
+                started = part.start()
         except ShoalError as error:
             self._events.write("failed", part=part.name, message=error.message, hint=error.hint)
             self._failure = self._failure or int(error.exit_code)

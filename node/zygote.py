@@ -3,7 +3,8 @@
 python -m node.zygote SOCKET [--import MODULE]...
 
 Imports once, never touches TensorFlow, prints `ready`, and then answers lines of JSON on a Unix socket.
-Asked   {"settings": path, "node": network namespace or null, "parts": [part, …] or null for all}
+Asked   {"settings": path, "node": network namespace or null, "parts": [part, …] or null for all,
+         "groups": [{"folder": control group, "home": our own}, …]}
 answers {"node": name, "pid": …, "start_ticks": …} or {"node": name, "error": text},
 and once a node has ended it tells every open connection {"exited": name, "status": …}.
 """
@@ -27,6 +28,7 @@ from typing import Any, Final
 
 from node import namespace
 from node.__main__ import read_settings, run
+from node.cgroup import Group
 from node.contract import ShoalError, UsageError
 from node.contract.schema import from_json
 from node.contract.settings import NodeSettings
@@ -47,6 +49,7 @@ class Request:
     settings: str
     node: str | None
     parts: tuple[str, ...] | None = None
+    groups: tuple[Group, ...] = ()  # that limit its parts
 
 
 class Connection:
@@ -162,7 +165,7 @@ def run_node(request: Request, settings: NodeSettings) -> int:
     """In the forked child: enter the node, then run it as `python -m node` does."""
     if request.node is not None:
         namespace.enter(request.node)
-    return run(settings, request.parts)
+    return run(settings, request.parts, request.groups)
 
 
 @contextmanager

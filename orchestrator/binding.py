@@ -10,8 +10,6 @@ from typing import Any
 from node.contract.plan import NodePlan, Plan
 from node.contract.settings import SWARM_PORT, Neighbour, NodeSettings, ObjectRef
 
-LIMITS = "not enforced: this version does not use cgroups"
-
 
 @dataclass(frozen=True)
 class Ground:
@@ -23,6 +21,7 @@ class Ground:
     data_folder: Path
     data: Mapping[str, Any]  # data.json: the shards by node, and the held-out examples
     made: Mapping[str, Any]  # of node.prepare: engines and peer IDs of the nodes, CIDs of the files
+    limits: Mapping[str, Any] | None  # which there are, and whether this host enforces them
 
     @property
     def swarm_key(self) -> Path:
@@ -36,15 +35,14 @@ class Ground:
         return str(self.data_folder / shard["file"])
 
 
-def binding(plan: Plan, ground: Ground) -> dict[str, Any]:
+def binding(ground: Ground) -> dict[str, Any]:
     """binding.json: nothing in it is secret, and nothing of it is in the plan."""
-    limited = [node.name for node in plan.nodes if node.cpu is not None or node.memory_bytes is not None]
     shown = ("engine", "version", "peer_id")
     return {
         "run": ground.run,
         "driver": "netns",
         "delay_engine": "none",
-        "limits": {"nodes": limited, "state": LIMITS} if limited else None,
+        "limits": ground.limits,
         "data": {key: ground.data[key] for key in ("synthetic", "classes", "input_shape", "test")},
         "nodes": {name: {key: about[key] for key in shown} for name, about in ground.made["nodes"].items()},
         "shards": {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.contract import HostError, ShoalError
-from orchestrator import host, prometheus_setup, setup
+from orchestrator import cgroups, host, prometheus_setup, setup
 from orchestrator.box import Box
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -42,6 +42,9 @@ def examine() -> Iterator[Finding]:
         said = "found" if is_there else "missing"
         yield Finding(tool.program, is_there, said, "" if is_there else host.cure_for([tool]))
     yield _tried("prometheus", _check_prometheus, "found")
+    for kind, found in cgroups.attempt().items():
+        # A run goes on without, and says so: this host can hold a fleet.
+        yield Finding(f"{kind} limits", True, cgroups.told(found))
     if missing:
         yield Finding("box", False, "not tried: programs are missing", host.cure_for(missing))
     else:

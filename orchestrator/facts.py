@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from orchestrator import cgroups
+
 PACKAGES = ("tensorflow-cpu", "tensorflow-federated", "numpy", "aiohttp", "ipfshttpclient")
 
 
@@ -33,6 +35,7 @@ def host_facts() -> dict[str, Any]:
         "load_1min": os.getloadavg()[0],
         "congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control").strip() or None,
         "tcp_rto_max_ms": Path("/proc/sys/net/ipv4/tcp_rto_max_ms").exists(),
+        "limits": {kind: cgroups.told(found) for kind, found in cgroups.look().items()},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},

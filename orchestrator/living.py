@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from node.contract import HostError, ShoalError, UsageError
 from node.contract.schema import from_json, to_json
-from orchestrator import nearest
+from orchestrator import cgroups, nearest
 from orchestrator.box import Box, Node
 from orchestrator.process import Identity
 
@@ -136,9 +136,11 @@ def end(one: Living) -> None:
 
 
 def remove(file: Path, one: Living) -> None:
-    """What a run left whose orchestrator has ended: its box, then its folder of secrets, and its file."""
+    """What a run left whose orchestrator has ended: box, control groups, secrets, and its file."""
     if one.init is not None and not one.init.end(signal.SIGKILL, KILLED_END_S):
         raise ShoalError(f"the box of run {one.run}, process {one.init.pid}, does not die of SIGKILL")
+    if one.secrets is not None:
+        cgroups.remove_left(Path(one.secrets).name)
     if one.secrets is not None and is_secret_folder(Path(one.secrets)):
         shutil.rmtree(one.secrets, ignore_errors=True)  # another command may be at it, too
     file.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from node.contract import HostError, ShoalError
 from node.contract.plan import Plan
 from orchestrator.box import Box, Node
 from orchestrator.gate import Gate
+from orchestrator.limits import Limits
 from orchestrator.process import Process
 
 DATA, CTL = "data", "ctl"
@@ -39,9 +40,15 @@ class NetnsFleet:
     """The nodes of a plan, brought to life in a box; they end with it."""
 
     def __init__(
-        self, box: Box, plan: Plan, secrets: Path, logs: Path, node_ended: Callable[[str, int], None]
+        self,
+        box: Box,
+        plan: Plan,
+        secrets: Path,
+        logs: Path,
+        node_ended: Callable[[str, int], None],
+        limits: Limits | None = None,
     ) -> None:
-        self._box, self._plan, self._secrets, self._logs = box, plan, secrets, logs
+        self._box, self._plan, self._secrets, self._logs, self._limits = box, plan, secrets, logs, limits
         self._temporary = secrets / "tmp"  # TensorFlow leaves files behind in its own
         self._temporary.mkdir()
         self._node_ended = node_ended
@@ -101,7 +108,9 @@ class NetnsFleet:
         """Fork a node's processes; their PID and start time, as the box counts them."""
         if self._zygote is None:
             raise ShoalError("the zygote was not started", "this is a mistake of ours")
-        self._zygote.sendall((json.dumps({"settings": str(settings), "node": name}) + "\n").encode())
+        groups = self._limits.groups(name) if self._limits else []
+        asked = {"settings": str(settings), "node": name, "groups": groups}
+        self._zygote.sendall((json.dumps(asked) + "\n").encode())
         try:
             answer = self._answers.get(timeout=FORK_TIMEOUT_S)
         except queue.Empty:

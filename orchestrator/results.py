@@ -23,7 +23,8 @@ KEYS: Final = {
     "ipfs_engine": "engine and version of every node's IPFS daemon, `mixed` where they differ",
     "delay_engine": "what delays packets; none: links are not shaped",
     "transport": "how soon TCP and the daemon notice a dead link and its return",
-    "limits": "which nodes' CPU and memory were to be limited, and whether they were; null when none",
+    "limits": "which nodes' CPU and memory were to be limited, whether they were, and what the "
+    "kernel counted: seconds held back, processes killed for memory, peak; null when none",
     "seed": "the seed that the plan was made with",
     "synthetic_data": "whether the data set was generated",
     "repeatable": "whether another run ends with the same final_model_cid; null when this one did not end",

@@ -27,6 +27,7 @@ from orchestrator.binding import Ground, binding, settings
 from orchestrator.box import Box
 from orchestrator.gate import Door, GateError
 from orchestrator.history import Event, History
+from orchestrator.limits import Limits
 from orchestrator.listener import Listener
 from orchestrator.netns import NetnsFleet
 from orchestrator.plan import make_plan, plan_bytes
@@ -113,6 +114,7 @@ class Run:
         self.registration = registration
         self.history = History(directory.path / "history.jsonl", self._tell_event if is_verbose else None)
         self._listener = Listener(self.history, {node.name: hidden / node.name for node in plan.nodes})
+        self.limits = Limits(plan.nodes, hidden.name)
         self.counters: dict[str, dict[str, float]] = {}
         self.binding: dict[str, Any] = {}
         self.outcome: dict[str, Any] = {}
@@ -210,8 +212,10 @@ class Run:
             raise kinds.get(err.status, ShoalError)(err.stderr.strip() or err.message) from None
 
     def _bind(self, data: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-        ground = Ground(self.directory.id, self.hidden, self._task_file(), self._data, data, made)
-        self.binding = binding(self.plan, ground)
+        ground = Ground(
+            self.directory.id, self.hidden, self._task_file(), self._data, data, made, self.limits.said()
+        )
+        self.binding = binding(ground)
         self.directory.write("binding.json", self.binding)
         for node in self.plan.nodes:
             told = to_json(settings(self.plan, node, ground))
@@ -219,7 +223,7 @@ class Run:
 
     # -- in the box
     def _in_box(self, box: Box, keep: bool) -> None:
-        fleet = NetnsFleet(box, self.plan, self.hidden, self._logs, self._node_ended)
+        fleet = NetnsFleet(box, self.plan, self.hidden, self._logs, self._node_ended, self.limits)
         self.registration.add(init=box.init, in_user_namespace=box.in_user_namespace)
         fleet.begin_zygote()
         # Outside of the box, and while the zygote imports: neither waits for the other.
@@ -292,6 +296,8 @@ class Run:
             for event in news:
                 if said := progress.line(self.plan, event, time.monotonic() - self._began):
                     self.say(said)
+                if event["kind"] in ("trainer_ready", "all_ready"):
+                    self.limits.begin(event["node"])
                 if event["kind"] == "all_ready":
                     limit_s = self.plan.aggregation.deadline_s + ROUND_GRACE_S
             self._check_lost()
@@ -388,6 +394,7 @@ class Run:
                     shutil.copyfile(folder / "aggregator" / name, chain / name)
 
     def finish(self) -> None:
+        self.limits.close()
         self._finish_files()
         self.history.close()
 
@@ -407,7 +414,7 @@ class Run:
             else None,
             "delay_engine": "none",
             "transport": self.plan.network.transport,
-            "limits": self.binding.get("limits"),
+            "limits": self.limits.said(),
             "seed": self.plan.seed,
             "synthetic_data": self.binding.get("data", {}).get("synthetic"),
             # Of a run that did not end nobody knows.

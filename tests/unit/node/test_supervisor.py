@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import pytest
 
 from node.__main__ import main, read_settings
+from node.cgroup import MEMBERS, Group
 from node.contract import ExitCode, HostError, UsageError
 from node.events import Events
 from node.fork import Signals, exit_status, fork
@@ -247,6 +248,33 @@ def test_wrong_settings_are_named_with_file_and_key(tmp_path: Path, text: str, c
 def test_missing_settings_are_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none.json")]) == ExitCode.USAGE
     assert "none.json: No such file" in capsys.readouterr().err
+
+
+# -- control groups
+def test_all_but_the_agent_are_started_in_the_groups_and_the_supervisor_comes_out_again(
+    events: Events, tmp_path: Path
+) -> None:
+    group, home = tmp_path / "group", tmp_path / "home"
+    for folder in (group, home):
+        folder.mkdir()
+
+    agent = Forked("agent", lambda: 0, events)
+    agent_only = fork(lambda: supervise([agent], events, [Group(str(group), str(home))]))
+    wait_until(lambda: exit_status(agent_only.pid) is not None)
+    assert not (group / MEMBERS).exists()
+    trainer = Forked("trainer", lambda: 0, events, is_role=True)
+    node = fork(lambda: supervise([trainer], events, [Group(str(group), str(home))]))
+    wait_until(lambda: exit_status(node.pid) is not None)
+    assert (group / MEMBERS).read_text() == (home / MEMBERS).read_text() == str(node.pid)
+
+
+def test_a_group_that_cannot_be_entered_keeps_the_part_from_starting(events: Events, tmp_path: Path) -> None:
+    groups = [Group(str(tmp_path / "gone"), str(tmp_path))]
+    node = fork(lambda: supervise([Forked("trainer", lambda: 0, events, is_role=True)], events, groups))
+    wait_until(lambda: exit_status(node.pid) is not None)
+    (failed,) = told(events, "failed")
+    assert failed["message"].startswith(f"cannot enter the control group {tmp_path}/gone")
+    assert told(events, "part_started") == []
 
 
 # -- the zygote

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from node.contract import HostError
-from orchestrator import doctor, host, prometheus_setup, setup
+from orchestrator import cgroups, doctor, host, prometheus_setup, setup
 from orchestrator.doctor import Finding
 from orchestrator.prometheus_setup import Prometheus
+
+HERE = cgroups.Place(2, Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup"))
 
 
 @pytest.fixture
@@ -15,6 +19,9 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(setup, "missing_tools", list)
     monkeypatch.setattr(prometheus_setup, "find", lambda folder: Prometheus(folder / "prometheus", None))
     monkeypatch.setattr(doctor, "_try_box", lambda: None)
+    monkeypatch.setattr(
+        cgroups, "attempt", lambda: {"cpu": HERE, "memory": cgroups.Refused("not ours", "root")}
+    )
     return monkeypatch
 
 
@@ -26,7 +33,17 @@ def test_a_good_host_has_one_good_line_per_check(healthy: pytest.MonkeyPatch) ->
     findings = list(doctor.examine())
     assert all(finding.is_good and not finding.cure for finding in findings)
     tools = [tool.program for tool in (*host.TOOLS, *setup.RUN_TOOLS)]
-    assert [finding.name for finding in findings] == ["machine", "python", *tools, "prometheus", "box"]
+    limits = ["prometheus", "cpu limits", "memory limits"]
+    assert [finding.name for finding in findings] == ["machine", "python", *tools, *limits, "box"]
+
+
+def test_a_limit_that_cannot_be_enforced_is_told_and_keeps_nobody_from_running(
+    healthy: pytest.MonkeyPatch,
+) -> None:
+    findings = found()
+    assert findings["cpu limits"] == Finding("cpu limits", True, "enforced by cgroup v2")
+    assert findings["memory limits"].said == "not enforced: not ours; cure: root"
+    assert findings["memory limits"].is_good
 
 
 def test_the_step_at_which_the_box_failed_and_its_cure(healthy: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from node.contract import HostError, UsageError
 from node.contract.schema import to_json
-from orchestrator import living
+from orchestrator import cgroups, living
 from orchestrator.living import Living
 from orchestrator.process import Identity
 
@@ -102,6 +102,19 @@ def test_what_a_killed_run_left_is_removed_with_its_box(
     assert sleeper.wait(10) == -9
     assert not secrets.exists()
     assert list(folder.iterdir()) == [kept]
+
+
+def test_what_a_killed_run_left_is_removed_with_its_control_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shoal-abc" / "w01").mkdir(parents=True)
+    (tmp_path / "shoal-def").mkdir()
+    monkeypatch.setattr(cgroups, "look", lambda: {"cpu": cgroups.Place(1, tmp_path, tmp_path)})
+    record("a-1", tmp_path, orchestrator=ENDED, secrets="/run/gone/shoal-abc")
+    record("b-2", tmp_path, secrets="/run/here/shoal-def")
+    living.sweep()
+    assert not (tmp_path / "shoal-abc").exists()
+    assert (tmp_path / "shoal-def").exists()
 
 
 def test_a_pid_that_another_process_has_now_is_no_sign_of_life_and_is_left_alone(
