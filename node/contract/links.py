@@ -62,6 +62,7 @@ class LinkTable:
     down_bit_s: int | None
     peers: tuple[PeerLinks, ...]
     congestion_control: str = "cubic"
+    seed: int = 0  # the plan's: which packets are lost follows from it, from this node and from the peer
 
 
 @dataclass(frozen=True)

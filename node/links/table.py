@@ -24,6 +24,7 @@ def tables(plan: Plan) -> dict[str, LinkTable]:
             down_bit_s=node.down_bit_s,
             peers=tuple(peers[node.name]),
             congestion_control=plan.network.congestion_control,
+            seed=plan.seed,
         )
         for node in plan.nodes
     }
