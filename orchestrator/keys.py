@@ -7,7 +7,16 @@ from typing import Final
 
 from orchestrator.document import Item
 
+# What can be said of links, wherever links are spoken of.
+RULE: Final = (
+    *("latency", "jitter", "jitter_kind", "jitter_table", "in_order", "loss", "loss_burst", "rate"),
+    *("duplicate", "corrupt", "reorder", "trace", "trace_repeats", "profile"),
+)
+MATRIX: Final = ("latency", "jitter", "loss", "rate")
+FAULTS: Final = ("partition", "degrade", "flapping")  # each the name of a file in orchestrator/faults/
+HOWS: Final = ("drop", "reject")
 # Every key that there is, by the path to it; `*` is a name of the person's own, `[]` an entry of a list.
+# In the places of RULED there are those of RULE too.
 KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "": (
         *("summary", "seed", "fleet", "classes", "network", "ipfs"),
@@ -17,24 +26,43 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "fleet.aggregator": ("class", "zone"),
     "fleet.workers[]": ("count", "class", "zone"),
     "classes.*": ("cpu", "memory", "up", "down", "ipfs"),
-    "network": ("topology", "transport", "default", "zones"),
+    "network": (
+        *("topology", "transport", "delay_engine", "congestion_control"),
+        *("default", "matrix", "zones", "links"),
+    ),
+    "network.default": (),
+    "network.matrix": ("profile", *MATRIX),
+    "network.zones[]": ("between", "from", "to", "shared_rate"),
+    "network.links[]": ("between", "from", "to"),
     "workload": (
         *("dataset", "model", "file", "partition", "rounds", "local_epochs"),
         *("batch_size", "learning_rate", "optimizer", "server_learning_rate"),
     ),
     "workload.partition": ("kind", "alpha", "labels_per_node", "examples_per_node"),
     "aggregation": ("strategy", "mode", "quorum", "deadline", "parameters"),
+    "faults[]": ("name", *FAULTS, "how", "at", "heal", "for"),
+    "faults[].partition": (
+        *("isolate", "halves", "one_way", "bridge", "majorities_ring"),
+        *("aggregator", "zone", "pairs"),
+    ),
+    "faults[].partition.one_way": ("from", "to"),
+    "faults[].degrade": ("targets", "between", "from", "to"),
+    "faults[].flapping": ("period", "down"),  # and those of a partition
 }
+RULED: Final = ("classes.*", "network.default", "network.zones[]", "network.links[]", "faults[].degrade")
 # Keys of the design that nothing obeys yet. Taking them silently would report a network that was not there.
 LATER: Final[Mapping[str, str]] = {
     "faults": "break nodes or links",
-    "classes.*.up": "limit a node's line",
-    "classes.*.down": "limit a node's line",
-    "network.default": "shape links",
-    "network.zones": "shape links",
 }
 ENGINES: Final = ("auto", "kubo", "embedded")
 TRANSPORTS: Final = ("prompt", "stock", "patient")
+DELAY_ENGINES: Final = ("auto", "netem", "hold")
+CONGESTION_CONTROLS: Final = (  # those of Linux; whether the host has one is found out before the run
+    *("bbr", "bic", "cdg", "cubic", "dctcp", "highspeed", "htcp", "hybla", "illinois", "lp", "nv"),
+    *("reno", "scalable", "vegas", "veno", "westwood", "yeah"),
+)
+JITTER_KINDS: Final = ("normal", "pareto", "table")  # from the least surprising on
+BOOLEANS: Final = ("true", "false")
 DATASETS: Final = ("digits", "mnist-5k", "mnist", "cifar10", "synthetic-cifar")
 MODELS: Final = ("cnn",)
 PARTITIONS: Final = ("iid", "dirichlet", "label")
@@ -50,7 +78,7 @@ MODES: Final = ("sync",)
 
 def section(item: Item, shape: str) -> Mapping[str, Item]:
     """The keys of a part of the file; unknown ones and those of later versions are refused."""
-    entries = item.section(KEYS[shape])
+    entries = item.section((*KEYS[shape], *(RULE if shape in RULED else ())))
     for key, entry in entries.items():
         does = LATER.get(f"{shape}.{key}".removeprefix("."))
         if does and entry.value not in ([], {}):

@@ -98,14 +98,17 @@ fleet:
     - {count: 6, class: laptop, zone: home}
     - {count: 2, class: phone, zone: away}
 
-# What a node of a class can do. Without a class it is not limited.
+# What a node of a class can do, and its line. Without a class it is not limited.
 classes:
   laptop: {cpu: 1.0, memory: "1 GiB"}
-  phone: {cpu: 0.25, memory: "700 MiB"}
+  phone: {cpu: 0.25, memory: "700 MiB", up: "10 Mbit", down: "40 Mbit"}    # or: profile: 4g
 
 network:
   topology: full        # full | star | ring | regular(4) | [[agg, w01], [w01, w02], …]
   transport: prompt     # prompt | stock | patient: how soon a dead link is noticed, and its return
+  default: {latency: "5 ms"}    # of every link, one way
+  zones:                # between two zones; scenarios/README.md has all that can be said of links
+    - {between: [home, away], latency: "30 ms", jitter: "3 ms", loss: "0.1 %"}
 
 ipfs: auto              # auto | kubo | embedded; a class may say otherwise
 

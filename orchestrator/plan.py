@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 from typing import Any, Final, cast
 
 from node.contract import UsageError
 from node.contract.plan import EngineChoice, NetworkPlan, NodePlan, Plan, Role
 from node.contract.schema import to_json
-from orchestrator import topology
+from orchestrator import links, topology
 from orchestrator.scenario import AGGREGATOR, MOST_SEED, Group, NodeClass, Scenario
 
 VERSION: Final = 1
@@ -26,6 +27,13 @@ def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
         raise UsageError(f"the seed {seed} is out of range", f"from 0 to {MOST_SEED}")
     nodes = _make_nodes(scenario)
     names = [node.name for node in nodes]
+    edges = topology.edges(scenario.topology, names, AGGREGATOR, seed)
+    talking = topology.talking(edges, AGGREGATOR, names)
+    # Whom a drawn topology makes neighbours is chance: an entry is no mistake for missing them with one seed.
+    could_talk = itertools.combinations(names, 2) if scenario.topology.kind == "regular" else talking
+    links.check_use(scenario.network, nodes, could_talk)
+    classes = {name: one.rule for name, one in scenario.classes.items()}
+    found = links.resolve(scenario.network, classes, nodes, talking)
     return Plan(
         version=VERSION,
         scenario=scenario.name,
@@ -36,11 +44,16 @@ def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
             data_subnet=str(DATA_SUBNET),
             ctl_subnet=str(CTL_SUBNET),
             transport=cast(Any, scenario.transport),
-            edges=topology.edges(scenario.topology, names, AGGREGATOR, seed),
+            edges=edges,
+            delay_engine=scenario.network.delay_engine,
+            congestion_control=scenario.network.congestion_control,
+            trunks=found.trunks,
+            traces=found.traces,
         ),
         workload=scenario.workload,
         aggregation=scenario.aggregation,
         checks=scenario.checks,
+        links=found.links,
     )
 
 
@@ -70,6 +83,8 @@ def _make_node(scenario: Scenario, name: str, roles: tuple[Role, ...], group: Gr
         ipfs=engine,
         cpu=its_class.cpu,
         memory_bytes=its_class.memory_bytes,
+        up_bit_s=its_class.up_bit_s,
+        down_bit_s=its_class.down_bit_s,
     )
 
 
@@ -82,7 +97,20 @@ def _spell(value: Any, indent: str) -> str:
     if isinstance(value, list):
         parts = [_spell(item, deeper) for item in value]
         opening, closing = "[", "]"
+        is_flat = not any(isinstance(item, (dict, list)) for item in value)
     else:
         parts = [f'"{key}": {_spell(item, deeper)}' for key, item in value.items()]
         opening, closing = "{", "}"
-    return opening + "".join(f"\n{deeper}{part}," for part in parts)[:-1] + f"\n{indent}{closing}"
+        is_flat = not any("\n" in part for part in parts)
+    lines = _filled(parts, LINE_WIDTH - len(deeper)) if is_flat else [f"{part}," for part in parts]
+    return opening + "".join(f"\n{deeper}{line}" for line in lines).removesuffix(",") + f"\n{indent}{closing}"
+
+
+def _filled(parts: list[str], width: int) -> list[str]:
+    """Several to a line: a link would take seventeen lines otherwise."""
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part) + 2 > width:
+            lines.append("")
+        lines[-1] += f" {part}," if lines[-1] else f"{part},"
+    return lines

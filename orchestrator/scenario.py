@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, cast
 
 from node.contract import UsageError
 from node.contract.plan import AggregationPlan, CheckPlan, EngineChoice, WorkloadPlan
-from orchestrator import checks, document, targets, topology, units, workload
+from orchestrator import checks, document, links, rules, targets, topology, units, workload
 from orchestrator.document import Item
 from orchestrator.keys import ENGINES, KEYS, MODES, MUST_BE_TOLD, STRATEGIES, TRANSPORTS, section
+from orchestrator.links import Network
+from orchestrator.rules import Rule
 from orchestrator.topology import Topology
 
 AGGREGATOR: Final = "agg"
@@ -30,6 +32,9 @@ class NodeClass:
     cpu: float | None = None
     memory_bytes: int | None = None
     ipfs: EngineChoice | None = None
+    up_bit_s: int | None = None
+    down_bit_s: int | None = None
+    rule: Rule = field(default_factory=Rule)  # of all links of its nodes, in both directions
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Scenario:
     task_file: Path | None
     aggregation: AggregationPlan
     checks: tuple[CheckPlan, ...]
+    network: Network = field(default_factory=Network)
 
     @property
     def worker_names(self) -> list[str]:
@@ -77,12 +83,15 @@ def load(path: Path, shown: str | None = None) -> Scenario:
     with root.located():
         check_name("a scenario", path.stem)
     classes = {
-        name: _read_class(item)
+        name: _read_class(item, path.parent)
         for name, item in (top["classes"].mapping() if "classes" in top else {}).items()
     }
     aggregator, workers = _read_fleet(root.required("fleet"), classes)
     work, task_file = workload.read(root.required("workload"), path.parent)
     network = section(top["network"], "network") if "network" in top else {}
+    groups = (aggregator, *workers)
+    zones = sorted({group.zone for group in groups if group.zone is not None})
+    names = [AGGREGATOR, *worker_names(sum(group.count for group in workers))]
     scenario = Scenario(
         name=path.stem,
         file=path,
@@ -98,10 +107,10 @@ def load(path: Path, shown: str | None = None) -> Scenario:
         task_file=task_file,
         aggregation=_read_aggregation(top.get("aggregation")),
         checks=_read_checks(root.required("checks")),
+        network=links.read(network, path.parent, zones, names),
     )
     if "topology" in network:
         with network["topology"].located():
-            names = [AGGREGATOR, *scenario.worker_names]
             topology.edges(scenario.topology, names, AGGREGATOR, scenario.seed)
     if scenario.transport == "patient" and "kubo" in _engines(scenario):
         raise network["transport"].error(
@@ -133,7 +142,7 @@ def _check_own_name(what: str, name: str) -> None:
         )
 
 
-def _read_class(item: Item) -> NodeClass:
+def _read_class(item: Item, folder: Path) -> NodeClass:
     with item.located():
         _check_own_name("a class", item.path.rpartition(".")[2])
     keys = section(item, "classes.*")
@@ -143,6 +152,9 @@ def _read_class(item: Item) -> NodeClass:
         if "memory" in keys
         else None,
         ipfs=_engine(keys["ipfs"]) if "ipfs" in keys else None,
+        up_bit_s=rules.read_line(keys, "up"),
+        down_bit_s=rules.read_line(keys, "down"),
+        rule=rules.read(keys, folder),
     )
 
 

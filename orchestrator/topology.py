@@ -45,6 +45,11 @@ def edges(topology: Topology, names: Sequence[str], centre: str, seed: int) -> t
     return found
 
 
+def talking(edges: Iterable[Edge], centre: str, names: Iterable[str]) -> tuple[Edge, ...]:
+    """Who exchange packets: those who know each other, and everybody with the centre, who leads."""
+    return _sorted([*edges, *((centre, name) for name in names if name != centre)])
+
+
 def _draw(topology: Topology, names: list[str], centre: str, seed: int) -> Iterable[Edge]:
     match topology.kind:
         case "full":

@@ -16,6 +16,7 @@ from node.contract import UsageError
 from node.contract.plan import Plan
 from node.contract.schema import from_json
 from orchestrator import listing, plan, scenario
+from orchestrator.links import Network
 from orchestrator.scenario import Group, Scenario
 from orchestrator.topology import Topology
 
@@ -83,17 +84,19 @@ def test_the_seed_of_the_call_takes_the_place_of_the_scenarios(template: Scenari
             plan.make_plan(template, seed)
 
 
-@given(count=st.integers(1, 150))
+@given(count=st.integers(1, 60))
 def test_one_more_worker_changes_none_of_the_others(template: Scenario, count: int) -> None:
-    fewer = plan.make_plan(with_workers(template, Group(count)))
-    more = plan.make_plan(with_workers(template, Group(count + 1)))
+    away = Group(2, "phone", "away")
+    fewer = plan.make_plan(with_workers(template, away, Group(count, "laptop", "home")))
+    more = plan.make_plan(with_workers(template, away, Group(count + 1, "laptop", "home")))
     assert set(fewer.nodes) < set(more.nodes)
     assert set(fewer.network.edges) < set(more.network.edges)
+    assert set(fewer.links) < set(more.links)
     assert [node.name for node in more.nodes] == sorted(node.name for node in more.nodes)
 
 
 def test_the_largest_fleet_has_addresses_of_its_own_and_leaves_the_gates(template: Scenario) -> None:
-    star = dataclasses.replace(template, topology=Topology("star"))
+    star = dataclasses.replace(template, topology=Topology("star"), network=Network())
     nodes = plan.make_plan(with_workers(star, Group(scenario.MOST_WORKERS))).nodes
     for subnet, own, gate in (
         (plan.DATA_SUBNET, {node.data_address for node in nodes}, GATE[0]),

@@ -133,9 +133,7 @@ def test_what_is_wrong_is_told_with_line_path_and_cure(load: Load, old: str, new
         ("network: {topology: [[agg, w03]]}", "network.topology: there is no node 'w03' in this fleet"),
         ("network: {topology: [[agg]]}", "network.topology[0]: a pair names two nodes, not 1"),
         ("network: {transport: promt}", "network.transport: 'promt' is not known here"),
-        ("network: {default: {latency: 5 ms}}", "network.default: this version cannot shape links yet"),
         ("faults: [{partition: {}}]", "faults: this version cannot break nodes or links yet"),
-        ("classes: {a: {up: 1 Mbit}}", "classes.a.up: this version cannot limit a node's line yet"),
         ("classes: {a: {memory: 1 Gib}}", "classes.a.memory: '1 Gib': Gib is no unit of a size"),
         ("classes: {a: {memory: 1 kB}}", "classes.a.memory: 1 kB is out of range"),
         ("classes: {a: {cpu: 0}}", "classes.a.cpu: 0 is out of range"),
@@ -185,8 +183,13 @@ def reference() -> str:
 
 
 def test_the_reference_explains_every_key_and_no_other() -> None:
-    section = reference().partition("## Keys")[2].partition("## Checks")[0]
+    section = reference().partition("## Keys")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)) == every_key()
+
+
+def test_the_reference_explains_all_that_is_said_of_links() -> None:
+    section = reference().partition("## Links")[2].partition("\n### Profiles")[0]
+    assert tuple(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)) == keys.RULE
 
 
 def test_the_reference_names_every_check_and_no_other() -> None:
@@ -206,6 +209,8 @@ def test_the_reference_names_every_check_and_no_other() -> None:
         *keys.MODES,
         *keys.ENGINES,
         *keys.TRANSPORTS,
+        *keys.DELAY_ENGINES,
+        *keys.JITTER_KINDS,
         *units.DURATION.units,
         *units.RATE.units,
         *units.SIZE.units,
