@@ -1,0 +1,157 @@
+"""Run tests on a kernel that has netem: a guest of qemu, without hardware virtualisation, on this host's own files.
+
+python -m tests.netem.guest [--or-skip] [--timeout SECONDS] [PYTEST ARGUMENTS]    default: tests/links
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from node.contract import ENV_BOX, ExitCode, HostError, ShoalError
+from node.ipfs.cache import TOP
+from orchestrator import host, process
+from tests.netem import initramfs, parts
+
+ENV_SLOW_GUEST = "SHOAL_SLOW_GUEST"  # set to 1 in the guest, which carries little and has netem for certain
+DEFAULT_TESTS = "tests/links"
+RUN_OUTSIDE_A_BOX = ("tests/box", "tests/unit")  # the guest is a box; these open their own, or need none
+TIMEOUT_S = 300.0
+MEMORY_MB = 1536
+# The processor's counter ticks alike for both of the guest's processors, only the kernel cannot know it; its
+# second choice is a clock that costs thirty times as much to read.
+KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off"
+LAST_LINES = 30
+
+
+def run_tests(arguments: Sequence[str], timeout_s: float) -> int:
+    """Boot, run pytest with these arguments, and return its status."""
+    qemu, guest = parts.bring()
+    parts.say(
+        f"booting Linux {guest.release} in qemu; everything in it is ten to twenty times slower than here"
+    )
+    with tempfile.TemporaryDirectory(prefix="shoal-netem-") as name:
+        share = Path(name)
+        (share / "modules.sh").write_text(f"MODULES={shlex.quote(str(guest.modules))}\n")
+        (share / "command.sh").write_text(command(arguments, environment(arguments)))
+        init = Path(__file__).with_name("init.sh").read_text()
+        (share / "initramfs").write_bytes(initramfs.build(init, guest.busybox.read_bytes(), guest.modules))
+        status = boot(qemu, guest.kernel, share, timeout_s)
+        try:
+            return int((share / "status").read_text())
+        except FileNotFoundError:
+            console = (share / "console").read_text(errors="replace").splitlines()
+            how = "ended early" if status is not None else f"did not end within {timeout_s:g} s (--timeout)"
+            raise ShoalError(
+                f"The guest {how}.", "\n  ".join(["its console said:", *console[-LAST_LINES:]])
+            ) from None
+
+
+def boot(qemu: parts.Qemu, kernel: Path, share: Path, timeout_s: float) -> int | None:
+    """Let the guest run to its end, its second serial line on our own output; None if it had to be ended."""
+    with (share / "console").open("wb") as console:
+        started = process.start(
+            # It ends with us, however we end.
+            ["setpriv", "--pdeathsig", "KILL", "--", *qemu_command(qemu, kernel, share)],
+            stdout=None,
+            stderr=console,
+            env=qemu.environment,
+        )
+    try:
+        return started.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if started.poll() is None:
+            started.kill()
+            started.wait()
+
+
+def qemu_command(qemu: parts.Qemu, kernel: Path, share: Path) -> list[str]:
+    """A machine with two processors, two serial lines, the host's files and one folder to write to."""
+    return [
+        str(qemu.binary),
+        *qemu.arguments,
+        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MB)),
+        *("-nodefaults", "-display", "none", "-no-reboot"),
+        *("-kernel", str(kernel), "-initrd", str(share / "initramfs"), "-append", KERNEL_ARGUMENTS),
+        *("-chardev", f"file,id=console,path={share / 'console'},append=on", "-serial", "chardev:console"),
+        *("-chardev", "stdio,id=said,signal=off", "-serial", "chardev:said"),
+        *("-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"),
+        *("-device", "virtio-9p-pci,fsdev=host,mount_tag=host"),
+        *("-fsdev", f"local,id=share,path={share},security_model=none"),
+        *("-device", "virtio-9p-pci,fsdev=share,mount_tag=share"),
+    ]
+
+
+def environment(arguments: Sequence[str]) -> dict[str, str]:
+    """What the tests find in their environment."""
+    is_inside = not any(argument.startswith(RUN_OUTSIDE_A_BOX) for argument in arguments)
+    return {
+        "PATH": host.search_path(),
+        "HOME": "/run",
+        "LANG": "C.UTF-8",
+        "COLUMNS": str(shutil.get_terminal_size().columns),
+        "PY_COLORS": "1" if sys.stdout.isatty() else "0",
+        ENV_SLOW_GUEST: "1",
+        **({ENV_BOX: "1"} if is_inside else {}),
+    }
+
+
+def command(arguments: Sequence[str], variables: Mapping[str, str]) -> str:
+    """The script that ends the guest's start: what a box's first process does, then pytest."""
+    # The environment's Python by its place, not sys.executable: that may be a link's target.
+    pytest = [str(TOP / ".venv/bin/python"), "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    settings = shlex.join(f"{name}={value}" for name, value in variables.items())
+    return f"""\
+exec < /dev/null > /dev/ttyS1 2>&1
+/run/busybox stty -F /dev/ttyS1 -opost
+ip link set lo up
+echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
+cd {shlex.quote(str(TOP))}
+env -i {settings} {shlex.join(pytest)}
+echo $? > /run/shoal-guest/status.part
+mv /run/shoal-guest/status.part /run/shoal-guest/status
+/run/busybox poweroff -f
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line; unknown arguments are pytest's."""
+    parser = argparse.ArgumentParser(prog="netem", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--or-skip", action="store_true", help="where the guest is not to be had, say so and succeed"
+    )
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
+    ours, arguments = parser.parse_known_args(argv)
+    if not any(
+        not argument.startswith("-") and os.path.exists(argument.partition("::")[0]) for argument in arguments
+    ):
+        arguments = [DEFAULT_TESTS, *arguments]
+    try:
+        return run_tests(arguments, ours.timeout)
+    except HostError as error:
+        if not ours.or_skip:
+            print(f"netem: {error}", file=sys.stderr)
+            return error.exit_code
+        print(
+            f"SKIPPED the tests on a kernel with netem: {error.message} To get it: {error.hint}",
+            file=sys.stderr,
+        )
+        return ExitCode.HELD
+    except ShoalError as error:
+        print(f"netem: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
