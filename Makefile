@@ -29,11 +29,14 @@ kubo: ## Fetch the official Kubo release, check it, and print its path
 	@python3 node/ipfs/fetch_kubo.py
 
 ##@ Test
-.PHONY: test test-unit test-go test-conformance test-box test-learning test-fleet test-run test-long bench bench-ipfs
-test: setup lint ipfs test-go test-conformance test-unit test-box test-learning test-fleet test-run ## Run everything that CI runs
+.PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-fleet test-run test-netem test-long bench bench-ipfs
+test: setup lint ipfs test-go test-conformance test-unit test-parts test-box test-learning test-fleet test-run test-netem ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
 	@$(PYTHON) -m pytest tests/unit
+
+test-parts: setup ## Run the tests that start processes, build, or make whole data sets
+	@$(PYTHON) -m pytest tests/parts
 
 test-go: ipfs ## Check the embedded daemon's own code: format, vet, staticcheck, tests with the race detector
 	@python3 node/ipfs/build.py run node/ipfsd/check.sh
@@ -53,6 +56,9 @@ test-run: setup ipfs ## Run whole scenarios from the command line
 
 test-fleet: setup ipfs ## Test with real daemons, in a box
 	@$(IN_BOX) $(PYTHON) -m pytest tests/fleet
+
+test-netem: setup ## Run tests/links (or ARGS=) on a kernel that has netem, in an emulated machine
+	@$(PYTHON) -m tests.netem.guest $(if $(filter test,$(MAKECMDGOALS)),--or-skip) $(ARGS)
 
 test-long: setup ipfs ## Run the tests that take minutes, in a box
 	@$(IN_BOX) $(PYTHON) -m pytest -m long tests/fleet

@@ -1,0 +1,28 @@
+"""What importing costs, seen in a fresh Python."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def test_importing_the_orchestrator_loads_no_tensorflow() -> None:
+    modules = [f"orchestrator.{path.stem}" for path in sorted((TOP / "orchestrator").glob("[a-z]*.py"))]
+    code = "\n".join(f"import {module}" for module in modules)
+    code += "\nimport sys\nprint(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True
+    ).stdout
+    loaded = set(said.split())
+    assert "orchestrator" in loaded
+    assert loaded.isdisjoint({"tensorflow", "tensorflow_federated", "numpy", "jax"})
+
+
+def test_importing_the_aggregator_loads_no_tensorflow() -> None:
+    code = "import aggregator.server, aggregator.strategies.dp, node.trainer, sys\nprint(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True)
+    assert "aggregator.server" in said.stdout.split()
+    assert not {"tensorflow", "tensorflow_federated"} & set(said.stdout.split())
