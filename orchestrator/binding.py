@@ -9,6 +9,7 @@ from typing import Any
 
 from node.contract.plan import NodePlan, Plan
 from node.contract.settings import SWARM_PORT, Neighbour, NodeSettings, ObjectRef
+from orchestrator import schedule
 
 
 @dataclass(frozen=True)
@@ -90,4 +91,5 @@ def settings(plan: Plan, node: NodePlan, ground: Ground) -> NodeSettings:
         shards={ground.path(shard): name for name, shard in shards.items()} if node is aggregator else {},
         test_file=ground.path(ground.data["test"]) if node is aggregator else None,
         classes=ground.data["classes"],
+        pauses=schedule.pauses(plan) if node is aggregator else (),
     )

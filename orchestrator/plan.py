@@ -11,6 +11,8 @@ from node.contract import UsageError
 from node.contract.plan import EngineChoice, NetworkPlan, NodePlan, Plan, Role
 from node.contract.schema import to_json
 from orchestrator import links, topology
+from orchestrator.faults import resolving
+from orchestrator.faults.resolving import Ground
 from orchestrator.scenario import AGGREGATOR, MOST_SEED, Group, NodeClass, Scenario
 
 VERSION: Final = 1
@@ -54,6 +56,7 @@ def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
         aggregation=scenario.aggregation,
         checks=scenario.checks,
         links=found.links,
+        faults=resolving.resolve(scenario.faults, Ground(nodes, found.links, seed, scenario.file.parent)),
     )
 
 

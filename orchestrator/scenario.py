@@ -13,6 +13,8 @@ from node.contract import UsageError
 from node.contract.plan import AggregationPlan, CheckPlan, EngineChoice, WorkloadPlan
 from orchestrator import checks, document, links, rules, targets, topology, units, workload
 from orchestrator.document import Item
+from orchestrator.faults import reading
+from orchestrator.faults.reading import Wanted
 from orchestrator.keys import ENGINES, KEYS, MODES, MUST_BE_TOLD, STRATEGIES, TRANSPORTS, section
 from orchestrator.links import Network
 from orchestrator.rules import Rule
@@ -65,6 +67,7 @@ class Scenario:
     aggregation: AggregationPlan
     checks: tuple[CheckPlan, ...]
     network: Network = field(default_factory=Network)
+    faults: tuple[Wanted, ...] = ()
 
     @property
     def worker_names(self) -> list[str]:
@@ -108,6 +111,7 @@ def load(path: Path, shown: str | None = None) -> Scenario:
         aggregation=_read_aggregation(top.get("aggregation")),
         checks=_read_checks(root.required("checks")),
         network=links.read(network, path.parent, zones, names),
+        faults=reading.read(top["faults"], work.rounds) if "faults" in top else (),
     )
     if "topology" in network:
         with network["topology"].located():

@@ -37,5 +37,6 @@ FAULT_EVENTS: Final[dict[str, str]] = {
     "fault_healed": "fault text nodes requested_ns effective_ns skew_ms",
     "fault_verified": "fault phase verified said",  # phase: start, heal
     "fault_failed": "fault phase message",  # phase: start, flap, heal, verify, restore, end
+    "fault_restored": "nodes faults",  # told again to an agent that began anew
     "round_released": "round",
 }
