@@ -15,10 +15,11 @@ from node.process import ProcessId
 CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 # For a proportional size the kernel walks every page: 25 ms where TensorFlow was imported. So it is asked
-# when the resident size, which is cheap, has changed by this share, and else seldom.
+# when the resident size, which is cheap, is higher by this share than it ever was, and else seldom.
 PROPORTIONAL_EVERY_S: Final = 2.0
 PROPORTIONAL_SELDOM_S: Final = 30.0
-PROPORTIONAL_CHANGE: Final = 0.02
+PROPORTIONAL_GROWTH: Final = 0.02
+READ_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ class Account:
         self._proportional: int | None = None
         self._peak: int | None = None
         self._measured_at = -math.inf
-        self._resident_then = 0
+        self._highest_resident = 0  # of the times when the proportional size was asked
 
     def is_up(self) -> bool:
         return self._process.is_alive()
 
     def usage(self) -> Usage:
-        """The figures of now; the proportional size may be some seconds old."""
+        """The figures of now; the proportional size may be half a minute old."""
         if not self.is_up():
             return Usage(False, self._cpu_seconds, None, None, self._peak)
         pids = [self._process.pid] if self._alone else tree(self._process.pid, self._proc)
@@ -70,11 +71,12 @@ class Account:
 
     def _is_due(self, resident: int) -> bool:
         since_s = self._clock() - self._measured_at
-        changed = abs(resident - self._resident_then) > PROPORTIONAL_CHANGE * self._resident_then
-        return since_s >= (PROPORTIONAL_EVERY_S if changed else PROPORTIONAL_SELDOM_S)
+        grown = resident > (1 + PROPORTIONAL_GROWTH) * self._highest_resident
+        return since_s >= (PROPORTIONAL_EVERY_S if grown else PROPORTIONAL_SELDOM_S)
 
     def _measure(self, pids: list[int], resident: int) -> None:
-        self._measured_at, self._resident_then = self._clock(), resident
+        self._measured_at = self._clock()
+        self._highest_resident = max(self._highest_resident, resident)
         sizes = [size for pid in pids if (size := proportional_bytes(pid, self._proc)) is not None]
         self._proportional = sum(sizes) if sizes else None
         if sizes:
@@ -84,26 +86,31 @@ class Account:
 def tree(pid: int, proc: Path = Path("/proc")) -> list[int]:
     """A process and its descendants, as far as they live."""
     found = [pid]
-    for children in proc.glob(f"{pid}/task/*/children"):
-        for child in _read(children).split():
+    threads = f"{proc}/{pid}/task"
+    try:
+        names = os.listdir(threads)
+    except OSError:
+        return found  # it is gone
+    for name in names:
+        for child in _read(f"{threads}/{name}/children").split():
             found += tree(int(child), proc)
     return found
 
 
 def cpu_seconds(pid: int, proc: Path = Path("/proc")) -> float:
     """User and system time of a process and of its children that were reaped; 0 when it is gone."""
-    fields = _read(proc / str(pid) / "stat").rpartition(")")[2].split()
+    fields = _read(f"{proc}/{pid}/stat").rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / CLOCK_TICKS  # fields 14 to 17 of proc(5)
 
 
 def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int:
-    fields = _read(proc / str(pid) / "statm").split()
+    fields = _read(f"{proc}/{pid}/statm").split()
     return int(fields[1]) * PAGE_BYTES if fields else 0
 
 
 def proportional_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
     """What is its own, and its share of what several have; None when it may not be read."""
-    for line in _read(proc / str(pid) / "smaps_rollup").splitlines():
+    for line in _read(f"{proc}/{pid}/smaps_rollup").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return None
@@ -121,13 +128,22 @@ def interface_bytes(text: str) -> dict[str, tuple[int, int]]:
 
 def received_bytes(interface: str) -> int:
     """What has come in on an interface of this thread's namespace; 0 where there is none of that name."""
-    text = _read(Path("/proc/thread-self/net/dev"))
+    text = _read("/proc/thread-self/net/dev")
     return interface_bytes(text).get(interface, (0, 0))[0]
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     """The text, empty when the process is gone or not ours to look into."""
-    try:
-        return path.read_text(errors="replace")
+    try:  # not by pathlib: dozens of these files are read for every scrape
+        file = os.open(path, os.O_RDONLY)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
+    try:
+        text = b""
+        while piece := os.read(file, READ_BYTES):
+            text += piece
+    except (ProcessLookupError, PermissionError):
+        return ""
+    finally:
+        os.close(file)
+    return text.decode(errors="replace")

@@ -42,6 +42,7 @@ LONG_POLL_S: Final = 10.0
 LOOK_S: Final = 0.1  # other processes append to the events; a look is one stat
 SCRAPE_S: Final = 0.8  # less than Prometheus gives us
 MAX_SCRAPE_BYTES: Final = 8 << 20
+PLAIN: Final = {"Accept": "text/plain", "Accept-Encoding": "identity"}  # compressing costs more than loopback
 OPEN_PATHS: Final = frozenset({"/metrics"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -180,7 +181,7 @@ class Agent:
         """Somebody else's series; nothing when they do not answer, which shoal_part_up explains."""
         assert self._session is not None
         try:
-            async with self._session.get(url, headers={"Accept": "text/plain"}) as reply:
+            async with self._session.get(url, headers=PLAIN) as reply:
                 body = await reply.content.read(MAX_SCRAPE_BYTES)
                 while len(body) < MAX_SCRAPE_BYTES and (piece := await reply.content.read(1 << 16)):
                     body += piece

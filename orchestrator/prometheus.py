@@ -23,7 +23,7 @@ from orchestrator.prometheus_setup import Prometheus
 JOB: Final = "node"
 LOOPBACK: Final = "127.0.0.1"
 # Of fleets up to this many nodes each is scraped so often: seldom enough to cost next to nothing.
-SCRAPE_EVERY: Final = ((30, "1s"), (100, "2s"))
+SCRAPE_EVERY: Final = ((6, "1s"), (50, "2s"))
 SCRAPE_SELDOM: Final = "5s"
 SCRAPED_PROBE_S: Final = 0.1
 COLUMNS: Final = ("time", "labels", "value")

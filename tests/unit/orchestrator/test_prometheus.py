@@ -54,7 +54,7 @@ def test_each_node_is_scraped_over_ctl_under_its_name() -> None:
     ]
 
 
-@pytest.mark.parametrize(("count", "interval"), [(1, "1s"), (30, "1s"), (31, "2s"), (101, "5s")])
+@pytest.mark.parametrize(("count", "interval"), [(1, "1s"), (6, "1s"), (7, "2s"), (51, "5s")])
 def test_large_fleets_are_scraped_less_often(count: int, interval: str) -> None:
     timing = yaml.safe_load(prometheus.configuration(plan_of(count)))["global"]
     assert timing == {"scrape_interval": interval, "scrape_timeout": interval}
