@@ -50,7 +50,7 @@ class Links:
 
 def read(keys: Mapping[str, Item], folder: Path, zones: Sequence[str], nodes: Sequence[str]) -> Network:
     """The part of `network:` that is about links; `zones` and `nodes` are those of the fleet."""
-    return Network(
+    network = Network(
         delay_engine=cast(Any, keys["delay_engine"].word(DELAY_ENGINES))
         if "delay_engine" in keys
         else "auto",
@@ -70,6 +70,20 @@ def read(keys: Mapping[str, Item], folder: Path, zones: Sequence[str], nodes: Se
         if "links" in keys
         else {},
     )
+    if "matrix" in keys and "profile" in keys["matrix"].mapping():
+        item = keys["matrix"].required("profile")
+        _check_regions(item, zones, {zone for pair in (*network.matrix, *network.zones) for zone in pair})
+    return network
+
+
+def _check_regions(item: Item, zones: Sequence[str], known: set[str]) -> None:
+    """A zone that is no region would have links without latency, and nobody would notice."""
+    for zone in zones:
+        if zone not in known:
+            raise item.error(
+                f"the zone {zone} is no region of {item.text()}",
+                f"{nearest.hint(zone, known)}; or say something of it in network.zones",
+            )
 
 
 def resolve(
@@ -175,12 +189,6 @@ def _read_matrix(item: Item, folder: Path, zones: Sequence[str]) -> Mapping[Pair
         for pair, rule in _cells(profile.matrix.mapping(), profiles.FOLDER).items():
             values = {**rule.values, "profile": profile.name}
             found[pair] = Rule(values, dict.fromkeys(values, keys["profile"]))
-        regions = {zone for pair in found for zone in pair}
-        if not regions & set(zones):
-            raise keys["profile"].error(
-                f"no zone of the fleet is a region of {profile.name}",
-                f"name zones by its regions: {', '.join(sorted(regions))}",
-            )
     own = {key: keys[key] for key in MATRIX if key in keys}
     for table in own.values():
         for from_, row in table.mapping().items():

@@ -109,7 +109,7 @@ def check(rule: Rule, link: str) -> None:
             "a packet cannot arrive before it was sent: take more latency, or less jitter",
         )
     burst, loss = get("loss_burst", 1.0), max(losses)
-    if burst > 1 and burst * (1 - loss) < loss:
+    if burst > 1 and burst * (1 - loss) < loss * (1 - 1e-9):
         raise rule.said["loss_burst"].error(
             f"{link}: {loss:.4g} of all packets cannot get lost in bursts of {burst:g}",
             f"between bursts one packet at least arrives: take bursts of {loss / (1 - loss):.4g} or more"

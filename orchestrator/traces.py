@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import math
 import statistics
@@ -28,7 +29,7 @@ LONGEST_S: Final = Decimal(60)  # of latency and jitter
 COLUMNS: Final[Mapping[str, tuple[Quantity, str]]] = {
     "time": (units.DURATION, "s"),
     "latency": (units.DURATION, "ms"),
-    "rate": (units.RATE, "Mbit"),
+    "rate": (dataclasses.replace(units.RATE, is_whole=False), "Mbit"),  # measured ones have fractions
     "loss": (units.SHARE, ""),
 }
 
