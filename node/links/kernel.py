@@ -1,0 +1,164 @@
+"""The kernel of a node: it is told by tc, ip and iptables, and asked what it has."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from node.contract import HostError
+from node.links import cuts, readback
+from node.links.cuts import KernelRules
+from node.links.readback import KernelTree
+from node.links.tree import DATA, IFB
+
+COMMAND_S: Final = 20.0
+DISCARD_PORT: Final = 9
+
+
+class Kernel:
+    """All calls are made from within the node's namespace, as its root."""
+
+    def __init__(self, folder: Path) -> None:
+        # The older iptables locks one file for all; a node that waits for its moment must not hold up others.
+        self._env = {**os.environ, "XTABLES_LOCKFILE": str(folder / "xtables.lock"), "LC_ALL": "C"}
+
+    def batch(self, lines: Sequence[str]) -> None:
+        """Tell tc all of these lines at once."""
+        if lines:
+            self.run(["tc", "-batch", "-"], "\n".join(lines) + "\n")
+
+    def tree(self, device: str, handle: str) -> KernelTree:
+        """What a device has; empty when there is no such device."""
+        if self.interface(device) is None:
+            return KernelTree()
+        qdiscs = self.run(["tc", "-j", "-s", "qdisc", "show", "dev", device])
+        classes = self.run(["tc", "-s", "class", "show", "dev", device])
+        has_ours = f'"{handle}:"' in qdiscs
+        filters = (
+            self.run(["tc", "-j", "filter", "show", "dev", device, "parent", f"{handle}:"])
+            if has_ours
+            else ""
+        )
+        has_ingress = '"ingress"' in qdiscs
+        incoming = self.run(["tc", "-j", "filter", "show", "dev", device, "ingress"]) if has_ingress else ""
+        return readback.kernel_tree(qdiscs, classes, filters, incoming)
+
+    def interface(self, name: str) -> Mapping[str, Any] | None:
+        """As `ip` shows it; None when there is no such interface, which is not the same as not knowing."""
+        shown = json.loads(self.run(["ip", "-j", "-d", "link", "show"]) or "[]")
+        return next((one for one in shown if one.get("ifname") == name), None)
+
+    def add_ifb(self) -> None:
+        self.run(["ip", "link", "add", IFB, "type", "ifb"])
+        self.run(["ip", "link", "set", IFB, "up"])
+
+    def set_one_segment(self) -> None:
+        """One segment in a packet: loss and queues count packets of a real line's size."""
+        self.run(["ip", "link", "set", "dev", DATA, "gso_max_segs", "1"])
+
+    def pin_congestion_control(self, subnet: str, address: str, algorithm: str) -> None:
+        """By route: the sysctl refuses what the host restricts."""
+        route = ["ip", "route", "replace", subnet, "dev", DATA, "src", address]
+        try:
+            self.run([*route, "congctl", "lock", algorithm])
+        except HostError as error:
+            raise HostError(
+                f"the congestion control {algorithm} cannot be set: {error.message}",
+                "choose one of those in /proc/sys/net/ipv4/tcp_available_congestion_control",
+            ) from error
+
+    def congestion_control(self, peer_address: str) -> str:
+        """What a socket towards a peer really uses; it is known once the socket has a route."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            failed = probe.connect_ex((peer_address, DISCARD_PORT))
+            if failed not in (0, errno.EINPROGRESS, errno.ECONNREFUSED):
+                raise HostError(f"there is no way to {peer_address}: {os.strerror(failed)}")
+            return probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
+    def rules(self) -> KernelRules:
+        return cuts.parse(self.run(["iptables-save", "-c"]))
+
+    def restore(self, script: str) -> None:
+        """Put rules in force now."""
+        self.arm(script).fire()
+
+    def arm(self, script: str) -> Armed:
+        """Rules that are read and ready, and take effect when told."""
+        return Armed(script, self._env)
+
+    def run(self, argv: Sequence[str], input_text: str = "") -> str:
+        """What a command says; HostError with its own words when it fails."""
+        try:
+            done = subprocess.run(
+                argv,
+                input=input_text,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_S,
+                env=self._env,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise HostError(f"{argv[0]} is missing", "install iproute2 and iptables") from error
+        except subprocess.TimeoutExpired as error:
+            raise HostError(f"{' '.join(argv)} did not end within {COMMAND_S:g} s") from error
+        if done.returncode != 0:
+            raise HostError(f"{' '.join(argv)}: {_words(done.stderr, input_text)}")
+        return done.stdout
+
+
+class Armed:
+    """An iptables-restore that has read all but its last line."""
+
+    def __init__(self, script: str, env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            ["iptables-restore", "--noflush", "-w"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(env),
+        )
+        self._script = script
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended; fire tells why
+            self._process.stdin.write(script)
+            self._process.stdin.flush()
+
+    def fire(self) -> int:
+        """Put it in force; the monotonic instant in nanoseconds at which it was."""
+        try:
+            _, complaint = self._process.communicate("COMMIT\n", timeout=COMMAND_S)
+        except subprocess.TimeoutExpired:
+            self.drop()
+            raise HostError(f"iptables-restore did not end within {COMMAND_S:g} s") from None
+        effective_mono_ns = time.monotonic_ns()
+        if self._process.returncode != 0:
+            raise HostError(f"iptables-restore: {_words(complaint, self._script)}")
+        return effective_mono_ns
+
+    def drop(self) -> None:
+        """Let it go without effect."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def _words(complaint: str, script: str) -> str:
+    """The kernel's words, and the line that they are about where the command names it."""
+    said = " ".join(complaint.split()) or "it failed without a word"
+    for marker in ("Command failed -:", "line "):
+        _, found, rest = said.partition(marker)
+        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+        lines = script.splitlines()
+        if found and digits and 0 < int(digits) <= len(lines):
+            return f"{said} (that line is: {lines[int(digits) - 1]})"
+    return said
