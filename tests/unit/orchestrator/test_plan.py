@@ -84,7 +84,7 @@ def test_the_seed_of_the_call_takes_the_place_of_the_scenarios(template: Scenari
             plan.make_plan(template, seed)
 
 
-@given(count=st.integers(1, 60))
+@given(count=st.integers(1, 16))
 def test_one_more_worker_changes_none_of_the_others(template: Scenario, count: int) -> None:
     away = Group(2, "phone", "away")
     fewer = plan.make_plan(with_workers(template, away, Group(count, "laptop", "home")))
