@@ -58,7 +58,7 @@ def validate(options: argparse.Namespace) -> int:
     rows = []
     for named in options.scenarios or [path.stem for path in listing.files()]:
         made = plan.make_plan(listing.load(named))
-        size = {"nodes": len(made.nodes), "links": len(made.network.edges), "checks": len(made.checks)}
+        size = {"nodes": len(made.nodes), "links": len(made.links), "checks": len(made.checks)}
         rows.append({"name": made.scenario, **size})
         if not options.json:
             print(f"{made.scenario}: right, " + ", ".join(f"{count} {what}" for what, count in size.items()))

@@ -73,7 +73,7 @@ def parse(data: bytes, name: str) -> tuple[TracePoint, ...]:
     if not 2 <= len(points) <= MOST_POINTS:
         raise UsageError(
             f"{name}: {len(points)} points are no trace",
-            f"from 2 to {MOST_POINTS}; the last one says when it ends",
+            f"from 2 to {MOST_POINTS}; the last one lasts as long as the one before it",
         )
     return tuple(points)
 

@@ -70,6 +70,7 @@ def test_each_node_is_told_its_line_and_both_directions_to_those_it_talks_with(p
     assert (w01.node, w01.address, w01.subnet) == ("w01", "10.77.0.3", "10.77.0.0/22")
     assert (w01.up_bit_s, w01.down_bit_s, w01.congestion_control) == (5, 6, "reno")
     assert (agg.up_bit_s, agg.down_bit_s) == (None, None)
+    assert {table.seed for table in told.values()} == {1}
 
 
 def test_both_ends_of_a_link_are_told_the_same(plan: Plan) -> None:
