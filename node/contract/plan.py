@@ -54,7 +54,7 @@ class LinkPlan:
 class TrunkPlan:
     """One line that all links of a pair of zones share, in one direction."""
 
-    name: str  # eu-asia
+    name: str  # eu:asia
     from_zone: str
     to_zone: str
     rate_bit_s: int
