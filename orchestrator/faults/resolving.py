@@ -162,10 +162,10 @@ def _links_of(
 ) -> tuple[Collection[str], list[LinkPlan]]:
     said = [key for key in ("targets", "between", "from", "to") if key in keys]
     if said not in (["targets"], ["between"], ["from", "to"]):
-        raise one.body.error(
-            "it does not say which links" if not said else f"{' and '.join(said)} do not go together",
-            "write targets: third, or between: [eu, asia], or from: third, to: agg",
-        )
+        message = f"{' and '.join(said)} do not go together"
+        if len(said) < 2:
+            message = f"{said[0]} alone does not say which links" if said else "it does not say which links"
+        raise one.body.error(message, "write targets: third, or between: [eu, asia], or from: third, to: agg")
     if said == ["targets"]:
         hit = ground.names_of(keys["targets"], one.id)
         return hit, [link for link in ground.links if link.from_ in hit or link.to in hit]
