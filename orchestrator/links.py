@@ -1,4 +1,4 @@
-"""The links of a fleet: the scenario's rules, and from these what every link of the plan does. Pure."""
+"""The links of a fleet: the scenario's rules, and from these what every link of the plan does."""
 
 from __future__ import annotations
 

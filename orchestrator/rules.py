@@ -1,4 +1,4 @@
-"""Rules of links: what a part of a scenario says about some of them, and how rules combine. Pure."""
+"""Rules of links: what a part of a scenario says about some of them, and how rules combine."""
 
 from __future__ import annotations
 
@@ -30,15 +30,18 @@ class Rule:
     said: Mapping[str, Item] = field(default_factory=dict, compare=False, repr=False)  # where, for complaints
 
 
-def read(keys: Mapping[str, Item], folder: Path) -> Rule:
-    """The rule among these keys; a profile in it is spelled out, and what stands beside it wins."""
+def read(keys: Mapping[str, Item], folder: Path, has_line: bool = False) -> Rule:
+    """The rule among these keys; a profile in it is spelled out, and what stands beside it wins.
+
+    `has_line` where these are links of nodes of one class: the profile's line is theirs then, see read_line.
+    """
     rule = _read_own(keys, folder)
     if "profile" not in keys:
         return rule
     item = keys["profile"]
     profile = profiles.named(item)
     shipped = dict(_read_own(profile.rule, profiles.FOLDER).values)
-    if profile.line and "rate" not in profile.rule and not keys["profile"].path.startswith("classes."):
+    if profile.line and "rate" not in profile.rule and not has_line:
         # Without a node there is no line to share: each link gets what would pass through two such lines.
         rates = [rate for rate in map(read_rate, profile.line.values()) if rate is not None]
         shipped["rate_bit_s"] = min(rates, default=None)

@@ -158,7 +158,7 @@ def _read_class(item: Item, folder: Path) -> NodeClass:
         ipfs=_engine(keys["ipfs"]) if "ipfs" in keys else None,
         up_bit_s=rules.read_line(keys, "up"),
         down_bit_s=rules.read_line(keys, "down"),
-        rule=rules.read(keys, folder),
+        rule=rules.read(keys, folder, has_line=True),
     )
 
 

@@ -92,7 +92,7 @@ def test_a_nodes_line_belongs_into_a_class_and_is_a_rate_elsewhere() -> None:
         "classes: {phone: {profile: 4g}, slow: {profile: 4g, up: 1 Mbit, down: unlimited}}", "a"
     )
     classes = phone.mapping()["classes"].mapping()
-    assert "rate_bit_s" not in rules.read(classes["phone"].mapping(), Path()).values
+    assert "rate_bit_s" not in rules.read(classes["phone"].mapping(), Path(), has_line=True).values
     lines = {
         name: tuple(rules.read_line(one.mapping(), which) for which in ("up", "down"))
         for name, one in classes.items()
