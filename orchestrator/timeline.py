@@ -159,7 +159,8 @@ class Timeline:
             if phase == "start" and self._is_over(fault):  # then the probes may have seen it healed
                 return Verified(False, "it was healed before it could be verified")
             attempts += found.verified is False
-            if found.verified or attempts >= ATTEMPTS or time.monotonic() >= until_s:
+            is_late = time.monotonic() >= until_s or self._ended.is_set()
+            if found.verified or attempts >= ATTEMPTS or is_late:
                 return found
             self._ended.wait(RETRY_S)
 
