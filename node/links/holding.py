@@ -23,13 +23,14 @@ from node.links.delays import floor_ns, link_random
 from node.links.held import LatenessCount
 from node.links.incoming import HeldLink, HeldState, Link
 from node.links.nfqueue import Mailbox, Queue
+from node.links.priority import Waking
 from node.links.queue_messages import LARGE_BYTES, SMALL_BYTES
 
 LONGEST_PAUSE_NS: Final = 2_000_000
 PAUSE_SHARE: Final = 4  # of the shortest delay
-GRAIN_SHARE: Final = 40  # of the shortest delay: packets due within a grain are let through together
+GRAIN_SHARE: Final = 20  # of the shortest delay: packets due within a grain are let through together
 LEAST_GRAIN_NS: Final = 50_000
-MOST_GRAIN_NS: Final = 400_000
+MOST_GRAIN_NS: Final = 500_000
 NS_PER_S: Final = 1_000_000_000
 ORDER_BYTES: Final = 1 << 16
 
@@ -51,7 +52,7 @@ class HoldState:
 
     links: tuple[HeldState, ...]
     lateness: Lateness
-    is_prior: bool  # the kernel runs it before others that want to run
+    waking: Waking  # how the kernel lets it in when others want to run as well
 
 
 class Holding:
@@ -73,7 +74,7 @@ class Holding:
         self._address = ""
         self._pause_ns = 0
         self._grain_ns = LEAST_GRAIN_NS
-        self._is_prior = priority.run_soon_after_waking()
+        self._waking: Waking = priority.run_soon_after_waking()
 
     def run(self) -> int:
         read_ns = released_ns = 0
@@ -171,7 +172,7 @@ class Holding:
     def _state(self) -> HoldState:
         counts = nfqueue.counts()
         links = tuple(link.state(counts) for link in self._links.values())
-        return HoldState(links, self._late.read(), self._is_prior)
+        return HoldState(links, self._late.read(), self._waking)
 
 
 def run(orders: int, answers: int) -> int:

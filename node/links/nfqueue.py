@@ -59,8 +59,8 @@ MOST_SENT_BYTES: Final = 1 << 16
 CONFIG_TIMEOUT_S: Final = 5.0
 
 
-class Message(ctypes.Structure):
-    """One entry of recvmmsg(2): struct mmsghdr, its msghdr laid open."""
+class MessageHeader(ctypes.Structure):
+    """struct msghdr"""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -70,8 +70,13 @@ class Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("length", ctypes.c_uint),
     )
+
+
+class Message(ctypes.Structure):
+    """struct mmsghdr, what recvmmsg(2) fills"""
+
+    _fields_ = (("header", MessageHeader), ("length", ctypes.c_uint))
 
 
 class Vector(ctypes.Structure):
@@ -90,7 +95,7 @@ class Mailbox:
         start = ctypes.addressof(self._room)
         for i, (vector, header) in enumerate(zip(self._vectors, self._headers, strict=True)):
             vector.base, vector.length = start + i * stride_bytes, stride_bytes
-            header.vector, header.vector_length = ctypes.addressof(vector), 1
+            header.header.vector, header.header.vector_length = ctypes.addressof(vector), 1
         self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
 
     def receive(self, descriptor: int) -> int:
