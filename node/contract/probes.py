@@ -84,7 +84,7 @@ class Received:
     packets: int  # different ones
     duplicates: int
     overtaken: int  # came after a later one
-    bytes: int  # payload, everything
+    bytes: int  # payload, without duplicates
     overflowed: int  # that the socket dropped: no room, or a wrong checksum
     rate_bytes: int  # payload within the window
     rate_s: float  # between the arrivals at its two ends; 0 when fewer than two came

@@ -114,24 +114,25 @@ class Sink:
             if size < HEAD.size:
                 continue
             nonce, number = HEAD.unpack_from(buffer)
-            if nonce == self._nonce and number < MOST_NUMBERS:
-                self._count(number)
+            if nonce == self._nonce and number < MOST_NUMBERS and self._is_new(number):
                 self._take(size)
         told = self._link.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (MEMINFO_DROPS + 1))
         self._overflowed = struct.unpack(f"{MEMINFO_DROPS + 1}I", told)[MEMINFO_DROPS]
 
-    def _count(self, number: int) -> None:
+    def _is_new(self, number: int) -> bool:
+        """Count a packet; whether it is the first of its number."""
         if number >= len(self._seen):
             self._seen.extend(bytes(max(number + 1 - len(self._seen), len(self._seen))))
         if self._seen[number]:
             self._duplicates += 1
-            return
+            return False
         self._seen[number] = 1
         self._packets += 1
         if number < self._last:
             self._overtaken += 1
         else:
             self._last = number
+        return True
 
     def _receive_tcp(self) -> None:
         while not self._is_ended():
