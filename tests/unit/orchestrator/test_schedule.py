@@ -27,14 +27,17 @@ MS = 1_000_000
 
 
 def plan_of(*faults: FaultPlan) -> Plan:
-    nodes = tuple(
-        NodePlan(name, ("trainer",) if name != "agg" else ("aggregator",), None, None, "", "")
-        for name in NAMES
+    nodes = (
+        NodePlan("agg", ("aggregator",), None, None, "10.77.0.2", ""),
+        *(
+            NodePlan(name, ("trainer",), None, None, f"10.77.0.{index}", "")
+            for index, name in enumerate(NAMES[1:], start=3)
+        ),
     )
     links = tuple(LinkPlan(a, b, 5.0, 0.0, 0.0, None) for a in NAMES for b in NAMES if a != b)
     workload = WorkloadPlan("digits", "cnn", PartitionPlan("iid"), 5, 1, 8, 0.1)
     aggregation = AggregationPlan("mean", "sync", 1.0, 60.0, {})
-    network = NetworkPlan("", "", "prompt", ())
+    network = NetworkPlan("10.77.0.0/22", "10.77.4.0/22", "prompt", ())
     return Plan(1, "mine", "", 1, nodes, network, workload, aggregation, (), links, faults)
 
 
