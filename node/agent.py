@@ -4,6 +4,7 @@ GET /health            what became of each part             token
 GET /events?from=BYTES  lines of the node's events, held open until there are some; X-Next-Offset   token
 GET /metrics           the node's series, its roles' and its IPFS daemon's
 PUT /release           {"round": N}: the aggregator may open rounds up to N                         token
+and what node/links/routes.py answers for the node's links                                          token
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from node.ipfs.client import Client
 from node.ipfs.config import LOOPBACK, Peer
 from node.ipfs.dialler import Dialler
 from node.ipfs.engine import EMBEDDED, KUBO
+from node.links.routes import MAX_BODY_BYTES
+from node.links.service import LinkService
 from node.metrics import role_port
 from node.node_series import NodeSeries
 from node.process import ProcessId
@@ -106,7 +109,15 @@ class Parts:
 class Agent:
     """The HTTP of one node; `stop` ends what is held open."""
 
-    def __init__(self, settings: NodeSettings, token: str, sources: Sources, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        token: str,
+        sources: Sources,
+        stop: asyncio.Event,
+        links: LinkService | None = None,
+    ) -> None:
+        self._links = links
         self._events = Path(settings.folder) / EVENTS_FILE
         self._token = token.encode()
         self._sources = sources
@@ -117,7 +128,9 @@ class Agent:
         self._session: aiohttp.ClientSession | None = None
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self._guard])
+        app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
+        if self._links is not None:
+            self._links.routes.add_to(app.router)
         app.router.add_get("/health", self._health)
         app.router.add_get("/events", self._get_events)
         app.router.add_get("/metrics", self._metrics)
@@ -174,7 +187,8 @@ class Agent:
         usages["supervisor"] = self._supervisor.usage()
         interfaces = await asyncio.to_thread(Path("/proc/thread-self/net/dev").read_text)
         passed_on = await asyncio.gather(*(self._scrape(url) for url in self._sources.urls.values()))
-        body = self._series.text(interfaces, usages) + b"".join(passed_on)
+        links = self._links.text() if self._links is not None else b""
+        body = self._series.text(interfaces, usages) + links + b"".join(passed_on)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _scrape(self, url: str) -> bytes:
@@ -190,10 +204,10 @@ class Agent:
         return body.rstrip(b"\n") + b"\n" if reply.status == 200 and body else b""
 
 
-async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
+async def serve(settings: NodeSettings, stop: asyncio.Event, links: LinkService | None = None) -> None:
     """Answer on the control network until told to stop."""
     token = _token(settings.token_file)
-    agent = Agent(settings, token, Sources.of(settings), stop)
+    agent = Agent(settings, token, Sources.of(settings), stop, links)
     events = Events(Path(settings.folder) / EVENTS_FILE, settings.name)
     async with AsyncExitStack() as open_things:
         runner = web.AppRunner(agent.app(), access_log=None, shutdown_timeout=1.0)
@@ -207,9 +221,16 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 "is that address this node's, and nothing else on the port?",
             ) from error
         watch = asyncio.create_task(watch_ipfs(settings, events, Client()))
-        await stop.wait()
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+        watching = asyncio.create_task(links.watch.run() if links is not None else stop.wait())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()  # links that nobody watches any more are not for silence
+        finally:
+            for task in (watch, watching, stopped):
+                task.cancel()
+            await asyncio.gather(watch, watching, stopped, return_exceptions=True)
 
 
 async def watch_ipfs(settings: NodeSettings, events: Events, client: Client) -> None:
@@ -227,15 +248,24 @@ async def watch_ipfs(settings: NodeSettings, events: Events, client: Client) -> 
             await Dialler(client, [Peer(n.peer_id, n.address) for n in settings.neighbours]).run()
 
 
-def run(settings: NodeSettings) -> int:
-    """The part `agent`: from a freshly forked process to its end by SIGTERM."""
+def run(settings: NodeSettings, ready: Callable[[], None] = lambda: None) -> int:
+    """The part `agent`: from a freshly forked process to its end by SIGTERM.
+
+    Ready is when the node's links are in force; before the event loop, since the holder is forked here.
+    """
+    parts = LinkService(settings, Events(Path(settings.folder) / EVENTS_FILE, settings.name))
+    parts.resume(settings.links)
+    ready()
 
     async def until_told() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        await serve(settings, stop)
+        await serve(settings, stop, parts)
 
-    asyncio.run(until_told())
+    try:
+        asyncio.run(until_told())
+    finally:
+        parts.links.close()
     return 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import signal
 import sys
 import time
@@ -25,6 +28,9 @@ from node.process import ProcessId
 ENDING: Final = {signal.SIGTERM, signal.SIGINT}
 PART_STOP_S: Final = 10.0
 KILL_S: Final = 5.0
+LINKS_S: Final = 60.0
+AGENT_RESTARTS: Final = 5
+READY: Final = b"+"
 
 
 class Part(ABC):
@@ -33,6 +39,7 @@ class Part(ABC):
     name: str
     is_role = False  # a role may end by itself, when its work is done
     id: ProcessId | None = None
+    restarts_left = 0
 
     @abstractmethod
     def start(self) -> ProcessId:
@@ -49,6 +56,10 @@ class Part(ABC):
     def last_words(self) -> str:
         """What it said before it ended, where it does not tell events itself."""
         return ""
+
+    def wait_ready(self, _: Signals, _timeout_s: float, /) -> bool:
+        """Whether those that come after it may start; it is asked once, after the first start."""
+        return True
 
 
 class Forked(Part):
@@ -99,6 +110,49 @@ class Forked(Part):
                 self._events.write("failed", part=self.name, message=message, hint=f"see {self._log.name}")
 
 
+class Agent(Forked):
+    """The agent: others wait until the node's links are in force, and it is started again when it dies."""
+
+    def __init__(self, settings: NodeSettings, events: Events) -> None:
+        super().__init__("agent", self._run_agent, events)
+        self._settings = settings
+        self._ready = self._tells = -1
+        self.restarts_left = AGENT_RESTARTS
+
+    def start(self) -> ProcessId:
+        self._status = None
+        self._forget()
+        self._ready, self._tells = os.pipe()
+        try:
+            return super().start()
+        finally:
+            os.close(self._tells)
+
+    def wait_ready(self, signals: Signals, timeout_s: float, /) -> bool:
+        """Whether the links are in force; False when the agent ended, was too slow, or all is to end."""
+        if self._settings.links is None:  # nothing to wait for
+            return True
+        came = select.select([self._ready, signals.fileno()], [], [], timeout_s)[0]
+        return self._ready in came and os.read(self._ready, 1) == READY
+
+    def _forget(self) -> None:
+        if self._ready >= 0:
+            os.close(self._ready)
+        self._ready = -1
+
+    def _run_agent(self) -> int:
+        from node import agent  # the parts import what is theirs alone, after the fork
+
+        os.close(self._ready)
+
+        def ready() -> None:
+            with contextlib.suppress(BrokenPipeError):  # nobody waits
+                os.write(self._tells, READY)
+            os.close(self._tells)
+
+        return agent.run(self._settings, ready)
+
+
 class Ipfs(Part):
     """The node's IPFS daemon."""
 
@@ -146,7 +200,7 @@ def parts_of(settings: NodeSettings, names: Sequence[str]) -> list[Part]:
     events = events_of(settings)
     parts: list[Part] = []
     if "agent" in names:
-        parts.append(Forked("agent", partial(_run_agent, settings), events))
+        parts.append(Agent(settings, events))
     if "ipfs" in names:
         parts.append(Ipfs(daemon_of(settings)))
     parts += [
@@ -182,20 +236,21 @@ class _Supervisor:
             try:
                 came: set[int] = set()
                 while self._waiting and not came & ENDING:
-                    self._start(self._waiting.pop(0))
+                    self._start(self._waiting.pop(0), signals)
                     came |= signals.wait(0)
                 while self._running and not came & ENDING:
-                    self._notice_ends()
+                    self._notice_ends(restarts=True)
                     if self._running:
                         came |= signals.wait(None)
             finally:
-                self._notice_ends()
+                self._notice_ends(restarts=False)
                 # Roles before the daemon that they use, and last whoever tells of it all.
                 for part in sorted(self._running, key=_ending_rank):
                     self._told_end(part, part.stop(signals), expected=True)
         return self._failure
 
-    def _start(self, part: Part) -> None:
+    def _start(self, part: Part, signals: Signals | None = None) -> None:
+        """Start a part; with signals also wait until those that come after it may."""
         try:
             with inside(() if part.name == "agent" else self._groups):
                 started = part.start()
@@ -206,13 +261,22 @@ class _Supervisor:
             return
         self._running.append(part)
         self._events.write("part_started", part=part.name, pid=started.pid, start_ticks=started.start_ticks)
+        if signals is not None and not part.wait_ready(signals, LINKS_S):
+            self._waiting.clear()  # a role on links that are not as told would spoil what it measures
+            part.restarts_left = 0
 
-    def _notice_ends(self) -> None:
+    def _notice_ends(self, *, restarts: bool) -> None:
         for part in list(self._running):
             status = part.poll()
             if status is not None:
                 self._running.remove(part)
+                again = restarts and part.restarts_left > 0 and (status < 0 or status == ExitCode.BUG)
+                failure = self._failure
                 self._told_end(part, status, expected=part.is_role and status == 0)
+                if again:
+                    part.restarts_left -= 1
+                    self._failure = failure
+                    self._start(part)
 
     def _told_end(self, part: Part, status: int, *, expected: bool) -> None:
         if not expected:
@@ -227,13 +291,8 @@ def _ending_rank(part: Part) -> int:
     return 0 if part.is_role else 1 if part.name == "ipfs" else 2
 
 
-def _run_agent(settings: NodeSettings) -> int:
-    from node import agent  # the parts import what is theirs alone, after the fork
-
-    return agent.run(settings)
-
-
 def _run_role(settings: NodeSettings, role: Role) -> int:
+    # The parts import what is theirs alone, after the fork.
     from node import role as roles
 
     return roles.run(settings, role)

@@ -12,6 +12,11 @@ EVENTS: Final[dict[str, str]] = {
     "part_started": "part pid start_ticks",
     "part_ended": "part status expected",
     "ipfs_ready": "engine version peer_id",
+    "links_applied": "engine peers applied_ms mismatches",  # by an agent at its start
+    # repaired: whether all is as asked again; in_fault: whether the node is cut off from somebody on purpose
+    "link_mismatch": "said repaired in_fault",
+    # the least of some round trips, null when none came back; outside: it cannot be by the intended links
+    "link_probed": "peer rtt_ms intended_ms outside",
     "shards_added": "count bytes",  # by the node that seeds the data
     "trainer_ready": "shard_bytes examples seconds",  # shard and model fetched, traced, asking for work
     # received_bytes: what had come in on `data` when the round began for this node

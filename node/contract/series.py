@@ -11,8 +11,10 @@ class Series:
     kind: Literal["gauge", "counter", "histogram"]
     labels: tuple[str, ...]
     help: str
-    by: Literal["agent", "trainer", "aggregator"]
+    by: Literal["agent", "links", "trainer", "aggregator"]  # links: by the agent of a node that has any
 
+
+LINK: Final = ("peer", "direction")  # seen from the node: out, in
 
 # Prometheus adds `node` and `job` to each when it scrapes.
 SERIES: Final[dict[str, Series]] = {
@@ -25,6 +27,23 @@ SERIES: Final[dict[str, Series]] = {
         "gauge", ("part",), "Largest proportional set size of a part that was seen", "agent"
     ),
     "shoal_part_up": Series("gauge", ("part",), "1 while the part runs", "agent"),
+    "shoal_link_intended_latency_seconds": Series(
+        "gauge", LINK, "Latency asked, one way, at the end that makes it; where it is not zero", "links"
+    ),
+    "shoal_link_latency_seconds": Series("gauge", LINK, "Latency in force, as read back", "links"),
+    "shoal_link_intended_rate_bits_per_second": Series("gauge", LINK, "Rate asked, if limited", "links"),
+    "shoal_link_rate_bits_per_second": Series("gauge", LINK, "Rate in force, as read back", "links"),
+    "shoal_link_intended_loss_ratio": Series("gauge", LINK, "Share of packets to lose, if any", "links"),
+    "shoal_link_loss_ratio": Series("gauge", LINK, "Share of packets to lose, as read back", "links"),
+    "shoal_link_cut": Series("gauge", LINK, "1 while the node does not hear the peer on purpose", "links"),
+    "shoal_link_bytes_total": Series("counter", LINK, "Bytes of a link", "links"),
+    "shoal_link_lost_packets_total": Series("counter", LINK, "Packets lost on purpose", "links"),
+    "shoal_link_cut_packets_total": Series("counter", LINK, "Packets that met a cut", "links"),
+    "shoal_link_overflowed_packets_total": Series("counter", LINK, "Packets that met a full queue", "links"),
+    "shoal_link_mismatches_total": Series("counter", (), "Differences from what was asked", "links"),
+    "shoal_holder_lateness_seconds": Series(
+        "histogram", (), "How late held packets were let through; without netem", "links"
+    ),
     "shoal_round": Series("gauge", (), "The round that is open, or was last", "aggregator"),
     "shoal_rounds_completed_total": Series("counter", (), "Rounds that made a new model", "aggregator"),
     "shoal_accuracy": Series("gauge", (), "Accuracy of the newest model on the held-out set", "aggregator"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from node.contract.links import DelayEngine, LinkTable
 from node.contract.plan import AggregationPlan, Role, WorkloadPlan
 
 DATA_INTERFACE = "data"  # as in every node
@@ -60,4 +61,6 @@ class NodeSettings:
     shards: dict[str, str]  # on the node that seeds the data: file path → name of the node it is for
     test_file: str | None  # on the aggregator: the held-out data
     classes: int = 0  # how many labels there are; a shard may hold only some of them
+    links: LinkTable | None = None  # put in force before IPFS and roles start; None: nothing is
+    delay_engine: DelayEngine = "none"
     pauses: tuple[int, ...] = ()  # of the aggregator: rounds that wait to be released before they open

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from node.contract import ShoalError, UsageError
-from node.contract.links import MOST_PEERS, Cut, CutDone, DelayEngine, InForce, LinkTable
+from node.contract.links import MOST_PEERS, Cut, CutDone, CutHow, DelayEngine, InForce, LinkTable
 from node.links import cuts, readback, tree
 from node.links.cuts import KernelRules, Rule
 from node.links.cutting import NS_PER_S, Cutting
@@ -43,6 +44,10 @@ class Links:
     @property
     def is_cut(self) -> bool:
         return bool(self._memory.now.cuts)
+
+    @property
+    def deaf_to(self) -> Mapping[str, CutHow]:
+        return cuts.united(self._memory.now.cuts)
 
     def resume(self, first: LinkTable | None) -> InForce | None:
         """What an earlier agent of this node was told last, else what the node was told at its start."""
