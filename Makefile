@@ -33,7 +33,7 @@ kubo: ## Fetch the official Kubo release, check it, and print its path
 test: setup lint ipfs test-go test-conformance test-unit test-parts test-box test-learning test-fleet test-run test-netem ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
-	@$(PYTHON) -m pytest tests/unit
+	@$(PYTHON) -m tests.side_by_side tests/unit tests/unit/node
 
 test-parts: setup ## Run the tests that start processes, build, or make whole data sets
 	@$(PYTHON) -m pytest tests/parts

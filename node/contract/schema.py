@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -34,7 +35,7 @@ def from_json(kind: type[T], data: Any, where: str = "") -> T:
     """The dataclass that `data` describes; `where` is the path of keys to it, for messages."""
     if not isinstance(data, Mapping):
         raise _wrong(where, "an object", data)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     fields = {_key(field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
@@ -46,6 +47,12 @@ def from_json(kind: type[T], data: Any, where: str = "") -> T:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UsageError(f"{_at(where, name)}: this key is missing")
     return kind(**values)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Found once for each class: Python compiles every hint anew each time that it is asked."""
+    return typing.get_type_hints(kind)
 
 
 def _key(field_name: str) -> str:

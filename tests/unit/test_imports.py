@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,20 @@ ALLOWED = {
 }
 
 
+def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """All of them, wherever they stand; expressions hold no imports, and are most of a tree."""
+    for statement in body:
+        yield statement
+        for field in ("body", "orelse", "finalbody"):
+            yield from statements(getattr(statement, field, []))
+        for inner in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
+            yield from statements(inner.body)
+
+
 def imported(path: Path) -> set[str]:
     """The project's modules that a file imports, each by its full name."""
     names: set[str] = set()
-    for element in ast.walk(ast.parse(path.read_text(), str(path))):
+    for element in statements(ast.parse(path.read_text(), str(path)).body):
         if isinstance(element, ast.Import):
             names |= {alias.name for alias in element.names}
         elif isinstance(element, ast.ImportFrom):

@@ -12,11 +12,11 @@ from node.contract import UsageError
 from node.ipfs.config import Peer, Settings, identity, merged, overrides, parse, swarm_key_text
 
 FILE = Path("/somewhere/ipfs/config")
-trees = st.recursive(
-    st.integers() | st.none() | st.lists(st.integers()),
-    lambda inner: st.dictionaries(st.text("abc", max_size=2), inner, max_size=4),
-)
-mappings = st.dictionaries(st.text("abc", max_size=2), trees, max_size=4)
+keys = st.sampled_from(["", "a", "b", "ab", "c"])
+leaves = st.sampled_from([None, 0, 1, -7, [], [1], [1, 2]])
+twigs = st.dictionaries(keys, leaves, max_size=4)
+branches = st.dictionaries(keys, leaves | twigs, max_size=4)
+mappings = st.dictionaries(keys, leaves | twigs | branches, max_size=4)
 
 
 def test_the_swarm_listens_on_data_only_and_the_rpc_on_loopback_only() -> None:
