@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from node.contract import HostError, ShoalError
 from node.contract.plan import Plan
+from orchestrator import trunks
 from orchestrator.box import Box, Node
 from orchestrator.gate import Gate
 from orchestrator.limits import Limits
@@ -87,6 +88,7 @@ class NetnsFleet:
             script = f"ip link set dev {DATA} gso_max_segs 1\n{settings}\n"
             node.run(["sh", "-e"], input_text=script, timeout_s=NETWORK_TIMEOUT_S)
             self.nodes[planned.name] = node
+        lay_trunks(self._box, self._plan)
 
     def start_gate(self) -> None:
         lines = self._begin("gate", [sys.executable, "-m", "orchestrator.gate", str(self.gate.path)])
@@ -168,6 +170,16 @@ class NetnsFleet:
         file = self._logs / f"{name}.log"
         lines = file.read_text(errors="replace").splitlines()[-8:] if file.exists() else []
         return f"{file.name} ends:\n" + "\n".join(lines)
+
+
+def lay_trunks(box: Box, plan: Plan) -> None:
+    """The lines that zones share; read back."""
+    if not trunks.trunks(plan):
+        return
+    for program, lines in (("ip", trunks.device_lines(plan)), ("tc", trunks.traffic_lines(plan, DATA))):
+        box.run([program, "-batch", "-"], input_text="\n".join(lines) + "\n", timeout_s=NETWORK_TIMEOUT_S)
+    question = trunks.question(plan, DATA)
+    trunks.check(plan, box.run(["sh"], input_text=question, timeout_s=NETWORK_TIMEOUT_S).stdout)
 
 
 def _pass_on(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
