@@ -41,8 +41,7 @@ def run_tests(arguments: Sequence[str], timeout_s: float) -> int:
         share = Path(name)
         (share / "modules.sh").write_text(f"MODULES={shlex.quote(str(guest.modules))}\n")
         (share / "command.sh").write_text(command(arguments, environment(arguments)))
-        init = Path(__file__).with_name("init.sh").read_text()
-        (share / "initramfs").write_bytes(initramfs.build(init, guest.busybox.read_bytes(), guest.modules))
+        (share / "initramfs").write_bytes(archive_for(guest))
         status = boot(qemu, guest.kernel, share, timeout_s)
         try:
             return int((share / "status").read_text())
@@ -52,6 +51,12 @@ def run_tests(arguments: Sequence[str], timeout_s: float) -> int:
             raise ShoalError(
                 f"The guest {how}.", "\n  ".join(["its console said:", *console[-LAST_LINES:]])
             ) from None
+
+
+def archive_for(guest: parts.Guest) -> bytes:
+    """The guest's first file system."""
+    init = Path(__file__).with_name("init.sh").read_text()
+    return initramfs.build(init, guest.busybox.read_bytes(), guest.modules)
 
 
 def boot(qemu: parts.Qemu, kernel: Path, share: Path, timeout_s: float) -> int | None:

@@ -1,0 +1,70 @@
+"""What the guest is told to run, and what becomes of a host that has none."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from node.contract import ENV_BOX, ExitCode, HostError
+from tests.netem import guest, parts
+
+
+def test_tests_run_as_if_in_a_box_except_those_that_open_their_own() -> None:
+    assert guest.environment(["tests/links"])[ENV_BOX] == "1"
+    assert ENV_BOX not in guest.environment(["-x", "tests/box/test_limits.py"])
+
+
+def test_the_script_tells_the_status_whole_and_turns_off() -> None:
+    script = guest.command(["-k", "it's one"], {"NAME": "a b"})
+    pytest_line = next(line for line in script.splitlines() if "pytest" in line)
+    assert shlex.split(pytest_line)[-2:] == ["-k", "it's one"]
+    assert "NAME=a b" in shlex.split(pytest_line)
+    # The status right after pytest, under its name only when it is complete.
+    after = script[script.index(pytest_line) + len(pytest_line) :].split("\n")
+    assert after[1].startswith("echo $? >")
+    assert after[2].endswith("/status")
+    assert after[3].endswith("poweroff -f")
+
+
+def test_qemu_has_no_network_and_may_write_to_one_folder_alone() -> None:
+    words = guest.qemu_command(parts.Qemu(Path("/q"), ("-L", "/l")), Path("/k"), Path("/share"))
+    assert "-nodefaults" in words
+    assert not [word for word in words if "netdev" in word or "-nic" in word]
+    folders = [word for word in words if word.startswith("local,")]
+    assert [("readonly=on" in word, word.split(",")[2]) for word in folders] == [
+        (True, "path=/"),
+        (False, "path=/share"),
+    ]
+
+
+def nothing_to_be_had() -> tuple[parts.Qemu, parts.Guest]:
+    raise HostError("No apt-get here.", "run it on a Debian")
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], ExitCode.HOST), (["--or-skip"], ExitCode.HELD)])
+def test_a_host_without_a_guest_fails_alone_and_is_skipped_among_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int
+) -> None:
+    monkeypatch.setattr(parts, "bring", nothing_to_be_had)
+    assert guest.main(arguments) == status
+    said = capsys.readouterr().err
+    assert "No apt-get here." in said
+    assert "run it on a Debian" in said
+    assert ("SKIPPED" in said) is bool(arguments)
+
+
+def test_a_guest_that_never_answers_is_ended_and_its_console_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text('#!/bin/sh\necho "Kernel panic" >&2\nexec sleep 1000\n')
+    qemu.chmod(0o755)
+    found = parts.Qemu(qemu), parts.Guest(tmp_path, tmp_path, tmp_path)
+    monkeypatch.setattr(parts, "bring", lambda: found)
+    monkeypatch.setattr(guest, "archive_for", lambda _: b"")
+    assert guest.main(["--timeout", "0.5"]) == ExitCode.BUG
+    said = capsys.readouterr().err
+    assert "did not end within 0.5 s" in said
+    assert "Kernel panic" in said
