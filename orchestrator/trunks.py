@@ -1,7 +1,7 @@
 """Trunks: the one line that all links of a pair of zones share, as the `netns` driver lays it. Pure.
 
 Each trunk is an ifb device in the box, beside the bridge, with one HTB class of the trunk's rate. A packet
-that comes out of a node's cable for a node at the trunk's other end goes through it before it reaches the bridge.
+that comes out of a node's cable for a node at the trunk's other end goes through it, then to the bridge.
 """
 
 from __future__ import annotations
