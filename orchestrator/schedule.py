@@ -202,6 +202,11 @@ def changed(links: Iterable[LinkPlan], faults: Iterable[FaultPlan]) -> tuple[Lin
     return tuple(by_pair.values())
 
 
+def link_states(plan: Plan) -> list[tuple[LinkPlan, ...]]:
+    """The links as planned, and under each fault that changes some: whatever an engine must be able to do."""
+    return [plan.links, *(changed(plan.links, [fault]) for fault in plan.faults if "links" in fault.change)]
+
+
 def undone(plan: Plan, state: State) -> list[tuple[FaultPlan, str]]:
     """What the plan says and never happened; asked at the end of a run."""
     found = []

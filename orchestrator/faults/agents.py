@@ -15,7 +15,7 @@ from node.contract.probes import PROBE_S
 from node.contract.schema import from_json, to_json
 from node.links.table import tables
 from orchestrator.probing import Prober
-from orchestrator.schedule import changed
+from orchestrator.schedule import link_states
 
 # Node, method, path, body and patience → the answer; ShoalError when there is none, or a refusal.
 Call = Callable[[str, str, str, Mapping[str, Any] | None, float], Mapping[str, Any]]
@@ -100,8 +100,8 @@ def offset_ns(reads: list[tuple[int, int, int]]) -> int:
 def slowest(plan: Plan) -> Plan:
     """The plan with each link at its worst under any fault: as long as that a probe has to wait."""
     worst = {(link.from_, link.to): link for link in plan.links}
-    for fault in plan.faults:
-        for link in changed(plan.links, [fault]):
+    for links in link_states(plan):
+        for link in links:
             now = worst[link.from_, link.to]
             worst[link.from_, link.to] = replace(
                 now,
