@@ -120,36 +120,48 @@ class Armed:
     """An iptables-restore that has read all but its last line."""
 
     def __init__(self, script: str, env: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(
-            ["iptables-restore", "--noflush", "-w"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(env),
-        )
         self._script = script
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended; fire tells why
-            self._process.stdin.write(script)
-            self._process.stdin.flush()
+        # A socket, not a pipe: its end is told whoever was forked meanwhile and still holds a copy.
+        self._link, far = socket.socketpair()
+        try:
+            with far:
+                self._process = subprocess.Popen(
+                    ["iptables-restore", "--noflush", "-w"],
+                    stdin=far.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=dict(env),
+                )
+        except FileNotFoundError as error:
+            self._link.close()
+            raise HostError("iptables-restore is missing", "install iptables") from error
+        self._link.settimeout(COMMAND_S)
+        with contextlib.suppress(ConnectionError):  # it has ended; fire tells why
+            self._link.sendall(script.encode())
 
     def fire(self) -> int:
         """Put it in force; the monotonic instant in nanoseconds at which it was."""
+        with contextlib.suppress(ConnectionError):
+            self._link.sendall(b"COMMIT\n")
+            self._link.shutdown(socket.SHUT_WR)
         try:
-            _, complaint = self._process.communicate("COMMIT\n", timeout=COMMAND_S)
+            _, complaint = self._process.communicate(timeout=COMMAND_S)
         except subprocess.TimeoutExpired:
             self.drop()
             raise HostError(f"iptables-restore did not end within {COMMAND_S:g} s") from None
         effective_mono_ns = time.monotonic_ns()
+        self._link.close()
         if self._process.returncode != 0:
             raise HostError(f"iptables-restore: {_words(complaint, self._script)}")
         return effective_mono_ns
 
     def drop(self) -> None:
-        """Let it go without effect."""
-        self._process.kill()
-        self._process.communicate()
+        """Let it go without effect; nothing when it has ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+        self._link.close()
 
 
 def _words(complaint: str, script: str) -> str:

@@ -268,6 +268,23 @@ def test_the_watch_tells_and_repairs(fleet: list[Running]) -> None:
     assert from_json(InForce, a.ask("GET", "/links")[1]).mismatches == ()
 
 
+def test_a_killed_holder_comes_back(fleet: list[Running]) -> None:
+    """Its links are dark until then, never unshaped."""
+    a, b = fleet[:2]
+    if engine.probe().netem == "":
+        pytest.skip("this kernel has netem: nothing is held by a process")
+    agent = agent_of(a)
+    (holder,) = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    told = len(a.events("link_mismatch"))
+    assert ProcessId.of(int(holder)).signal(signal.SIGKILL)
+    event = a.wait_event("link_mismatch", told + 1)
+    assert (event["repaired"], "the holder has ended" in event["said"]) == (True, True)
+    echo = {"do": "echo", "peer_address": b.address, "count": 3, "interval_ms": 5}
+    times_ms = a.ask("POST", "/probes", echo)[1]["rtt_ms"]
+    assert len(times_ms) == 3
+    assert min(times_ms) > 19.5
+
+
 def test_round_trips_are_probed_beside(fleet: list[Running]) -> None:
     event = fleet[1].wait_event("link_probed")
     assert event["intended_ms"] == 20

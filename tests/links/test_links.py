@@ -248,6 +248,22 @@ def test_a_cut_is_one_way_and_ends_with_its_own_fault(sides: tuple[Side, Side, S
     assert state.links[0].cut_packets >= 10  # what healed cuts had dropped still counts
 
 
+def test_two_faults_may_cut_at_the_same_instant(sides: tuple[Side, Side, Side]) -> None:
+    a, _, _ = sides
+    put(sides)
+    at_mono_ns = time.monotonic_ns() + 300_000_000
+
+    async def both() -> list[CutDone]:
+        wanted = (Cut("left", {"lnk2": "drop"}), Cut("right", {"lnk3": "drop"}))
+        return list(await asyncio.gather(*(a.links.cut(cut, at_mono_ns) for cut in wanted)))
+
+    assert all(done.effective_mono_ns - at_mono_ns < 1e9 for done in a.call(asyncio.run, both()))
+    state = a.call(a.links.read)
+    assert ([link.is_cut for link in state.links], state.mismatches) == (["drop", "drop"], ())
+    a.heal("left")
+    a.heal("right")
+
+
 def test_a_rejecting_cut_answers_at_once(sides: tuple[Side, Side, Side]) -> None:
     a, b, _ = sides
     put(sides)
