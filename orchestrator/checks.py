@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from node.contract import ExitCode, UsageError
-from node.contract.plan import CheckPlan
-from orchestrator import nearest, units
+from node.contract.plan import CheckPlan, Plan
+from orchestrator import fault_checks, nearest, round_checks, units
+from orchestrator.evidence import Event, Evidence, Observed, UnobservedError
 
-Event = Mapping[str, Any]
 State = Literal["held", "violated", "unknown"]
+Unit = Literal["share", "count", "rounds", "rate", "duration"]
 
 OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "==": operator.eq,
@@ -25,6 +26,13 @@ OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<=": operator.le,
     ">": operator.gt,
     "<": operator.lt,
+}
+EXAMPLES: Final[Mapping[Unit, str]] = {
+    "share": "0.8",
+    "count": "5",
+    "rounds": "1 round",
+    "rate": "10 Mbit",
+    "duration": "2 s",
 }
 
 
@@ -38,53 +46,81 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Observed:
-    """A figure between two bounds; they are one when it was observed completely."""
-
-    low: float
-    high: float
-    said: str
-
-
-class UnobservedError(Exception):
-    """What the check asks for is not in the history."""
-
-
-@dataclass(frozen=True)
 class Kind:
     """A name that checks begin with; `default` is the operator of `name: value`, None: it takes no value."""
 
-    observe: Callable[[Sequence[Event], Mapping[str, Any]], Observed]
+    observe: Callable[[Evidence], Observed]
     default: str | None
-    is_share: bool = False
+    unit: Unit = "count"
+    takes_nodes: bool = False  # in brackets behind the name: a node, a class or a zone
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "final_accuracy": Kind(round_checks.final_accuracy, ">=", "share"),
+    "rounds_completed": Kind(round_checks.rounds_completed, "=="),
+    "participants": Kind(round_checks.participants, ">="),
+    "rounds_with_everyone": Kind(round_checks.rounds_with_everyone, ">="),
+    "missing_updates": Kind(round_checks.missing_updates, ">="),
+    "late_updates": Kind(round_checks.late_updates, ">="),
+    "round_time": Kind(round_checks.round_time, "<=", "duration"),
+    "fetch_time": Kind(round_checks.fetch_time, ">=", "duration", takes_nodes=True),
+    "upload_time": Kind(round_checks.upload_time, ">=", "duration", takes_nodes=True),
+    "fetch_rate": Kind(round_checks.fetch_rate, "<=", "rate", takes_nodes=True),
+    "upload_rate": Kind(round_checks.upload_rate, "<=", "rate", takes_nodes=True),
+    "repeatable": Kind(round_checks.repeatable, None),
+    "emulation_accurate": Kind(fault_checks.emulation_accurate, None),
+    "faults_verified": Kind(fault_checks.faults_verified, None),
+    "recovered_within": Kind(fault_checks.recovered_within, "<=", "rounds"),
+    "missing_while_cut": Kind(fault_checks.missing_while_cut, None),
+}
 
 
 def read(text: str) -> CheckPlan:
-    """A check as written: `name >= value`, `name: value` or `name`."""
-    shape = re.fullmatch(r"([\w-]+)(?:\s*(==|>=|<=|>|<|=|!=|:)\s*(.*\S))?\s*", text.strip())
+    """A check as written: `name >= value`, `name: value` or `name`; some take `name(nodes)`."""
+    shape = re.fullmatch(
+        r"([\w-]+)(?:\s*\(([^()]*)\))?(?:\s*(==|>=|<=|>|<|=|!=|:)\s*(.*\S))?\s*", text.strip()
+    )
     if shape is None:
         raise UsageError(f"{text!r} is no check", "write it as: final_accuracy >= 0.8")
-    name, sign, value = shape.groups()
-    if name in LATER:
-        raise UsageError(f"this version cannot check {name} yet", "remove the check")
+    name, nodes, sign, value = shape.groups()
     if name not in KINDS:
         raise UsageError(f"there is no check {name!r}", nearest.hint(name, KINDS))
     kind = KINDS[name]
+    if nodes is not None and not kind.takes_nodes:
+        raise UsageError(f"{name} is about the whole run, not about {nodes!r}", f"write only: {name}")
     if kind.default is None:
         if sign is not None:
             raise UsageError(f"{name} takes no value", f"write only: {name}")
         return CheckPlan(name, name)
     if sign is None:
-        raise UsageError(f"{name} needs a value", f"write it as: {name} {kind.default} {_example(kind)}")
+        raise UsageError(f"{name} needs a value", f"write it as: {name} {kind.default} {EXAMPLES[kind.unit]}")
     if sign not in (*OPERATORS, ":"):
         raise UsageError(f"{text!r}: there is no {sign}", f"one of {', '.join(OPERATORS)}")
     return CheckPlan(text.strip(), name, kind.default if sign == ":" else sign, _value(kind, value))
 
 
-def judge(check: CheckPlan, history: Sequence[Event], results: Mapping[str, Any]) -> Verdict:
+def nodes_of(check: CheckPlan, plan: Plan) -> frozenset[str]:
+    """The workers that a check names in brackets, by name, class or zone; all where it names none."""
+    workers = [node for node in plan.nodes if "trainer" in node.roles]
+    named = re.match(r"[\w-]+\s*\(([^()]*)\)", check.text)
+    if named is None:
+        return frozenset(node.name for node in workers)
+    word = named.group(1).strip()
+    found = {node.name for node in workers if word in (node.name, node.class_name, node.zone)}
+    if not found:
+        known = {x for node in workers for x in (node.name, node.class_name, node.zone) if x is not None}
+        raise UsageError(
+            f"{check.text!r}: no worker is called {word!r}, nor is in a class or zone of that name",
+            nearest.hint(word, sorted(known)),
+        )
+    return frozenset(found)
+
+
+def judge(check: CheckPlan, plan: Plan, history: Sequence[Event], results: Mapping[str, Any]) -> Verdict:
     """Whether the check held; one that crashes says nothing about the run."""
     try:
-        observed = KINDS[check.kind].observe(history, results)
+        evidence = Evidence(plan, history, results, nodes_of(check, plan))
+        observed = KINDS[check.kind].observe(evidence)
         state = _decide(check, observed)
     except UnobservedError as missing:
         return Verdict(check.text, "unknown", str(missing))
@@ -93,8 +129,10 @@ def judge(check: CheckPlan, history: Sequence[Event], results: Mapping[str, Any]
     return Verdict(check.text, state, observed.said)
 
 
-def overall(verdicts: Sequence[Verdict]) -> ExitCode:
-    """The run's verdict: one violated check decides; without any check nothing was shown."""
+def overall(verdicts: Sequence[Verdict], doubts: Sequence[str] = ()) -> ExitCode:
+    """The run's verdict. On a network that was not verified nothing was shown, and without any check."""
+    if doubts:
+        return ExitCode.UNKNOWN
     states = {verdict.state for verdict in verdicts}
     if "violated" in states:
         return ExitCode.VIOLATED
@@ -117,77 +155,21 @@ def _decide(check: CheckPlan, observed: Observed) -> State:
 
 
 def _value(kind: Kind, text: str) -> float:
-    if kind.is_share:
-        value = units.SHARE.read(text)
-        if value > 1:
-            raise UsageError(f"{text!r} is more than all", "a share is at most 1, or 100 %")
-        return float(value)
+    match kind.unit:
+        case "share":
+            value = units.SHARE.read(text)
+            if value > 1:
+                raise UsageError(f"{text!r} is more than all", "a share is at most 1, or 100 %")
+            return float(value)
+        case "rate":
+            return float(units.RATE.read(text))
+        case "duration":
+            return float(units.DURATION.read(text))
+        case "rounds":
+            count = re.fullmatch(r"([0-9]{1,9})(?: rounds?)?", text)
+            if count is None or int(count.group(1)) < 1:
+                raise UsageError(f"{text!r} is no number of rounds", "write it as: 1 round")
+            return float(count.group(1))
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise UsageError(f"{text!r} is no count", "write a whole number")
     return float(text)
-
-
-def _example(kind: Kind) -> str:
-    return "0.8" if kind.is_share else "5"
-
-
-def _finish(history: Sequence[Event]) -> Event | None:
-    return next((event for event in reversed(history) if event["kind"] == "run_finished"), None)
-
-
-def _completed(history: Sequence[Event]) -> dict[int, Event]:
-    """The closing of every round that made a new model; a restarted aggregator may tell it twice."""
-    return {e["round"]: e for e in history if e["kind"] == "round_closed" and e["completed"]}
-
-
-def _is_whole(history: Sequence[Event]) -> bool:
-    """Whether the history tells of every round: it has an end, and as many rounds as that counts."""
-    finish = _finish(history)
-    return finish is not None and finish["rounds"] == len(_completed(history))
-
-
-def _final_accuracy(history: Sequence[Event], _: Mapping[str, Any]) -> Observed:
-    finish = _finish(history)
-    if finish is None or finish["accuracy"] is None:
-        raise UnobservedError("no final model was evaluated")
-    accuracy = float(finish["accuracy"])
-    return Observed(accuracy, accuracy, f"the final model's accuracy is {accuracy:.4f}")
-
-
-def _rounds_completed(history: Sequence[Event], _: Mapping[str, Any]) -> Observed:
-    count = len(_completed(history))
-    if _is_whole(history):
-        return Observed(count, count, f"{count} rounds were completed")
-    return Observed(count, math.inf, f"{count} rounds were seen to complete, and the history is not whole")
-
-
-def _participants(history: Sequence[Event], _: Mapping[str, Any]) -> Observed:
-    """The fewest updates in any model."""
-    counts = [_count(event["accepted"]) for event in _completed(history).values()]
-    if not counts:
-        raise UnobservedError("no round was completed")
-    fewest = min(counts)
-    if _is_whole(history):
-        return Observed(fewest, fewest, f"every round had at least {fewest} participants")
-    return Observed(0, fewest, f"a round had {fewest} participants, and the history is not whole")
-
-
-def _count(accepted: int | Sequence[str]) -> int:
-    return accepted if isinstance(accepted, int) else len(accepted)
-
-
-def _repeatable(_: Sequence[Event], results: Mapping[str, Any]) -> Observed:
-    promise = results.get("repeatable")
-    if not isinstance(promise, bool):
-        raise UnobservedError("nothing is said about whether the run is repeatable")
-    why = results.get("repeatable_reason") or ""
-    return Observed(promise, promise, f"repeatable is {str(promise).lower()}" + (f": {why}" if why else ""))
-
-
-KINDS: Final[Mapping[str, Kind]] = {
-    "final_accuracy": Kind(_final_accuracy, ">=", is_share=True),
-    "rounds_completed": Kind(_rounds_completed, "=="),
-    "participants": Kind(_participants, ">="),
-    "repeatable": Kind(_repeatable, None),
-}
-LATER: Final = ("recovered_within", "emulation_accurate")  # of the design; they need links and faults

@@ -25,14 +25,33 @@ def report(plan: Plan, found: Mapping[str, Any]) -> str:
         ),
         ("start-up", number(found["startup_seconds"], "s")),
         ("IPFS", str(found["ipfs_engine"])),
+        *network_rows(found),
         ("final model", str(found["final_model_cid"])),
         ("repeatable", "yes" if found["repeatable"] else f"no: {found['repeatable_reason']}"),
     ]
     lines = ["", *(f"  {name:28} {value}" for name, value in rows), ""]
     lines += [f"  {MARKS[c['state']]} {c['check']}: {c['state']} ({c['said']})" for c in found["checks"]]
+    lines += [f"  ? the network: {doubt}" for doubt in found["network_doubts"]]
     if found["failure"]:
         lines.append(f"  ? the run failed: {found['failure']}")
     return "\n".join([*lines, "", f"verdict: {found['verdict']}"])
+
+
+def network_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of the emulated network, where there is one."""
+    rows = []
+    if measured := found["calibration"]:
+        said = f"{measured['figures']} figures in {number(measured['seconds'], 's')}"
+        outside = f"{len(measured['outside'])} outside; {found['delay_engine']} engine"
+        rows.append(("links measured before", f"{said}, {outside}"))
+    if late := found["lateness"]:
+        rows.append(("held packets too late", f"{late['beyond_tolerance']} of {late['packets']}"))
+    if probed := found["link_probes"]["count"]:
+        rows.append(("links probed meanwhile", f"{probed}, {found['link_probes']['outside']} outside"))
+    if faults := found["faults"]:
+        verified = sum(f["start_verified"] and f["heal_verified"] is not False for f in faults)
+        rows.append(("faults", f"{len(faults)}, {verified} verified"))
+    return rows
 
 
 def number(value: float | None, unit: str = "") -> str:

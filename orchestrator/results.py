@@ -6,10 +6,12 @@ Every key of results.json is explained in KEYS; a test keeps the two alike.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from node.contract.plan import Plan
+from node.contract.plan import FaultPlan, Plan
+from orchestrator import doubts
+from orchestrator.evidence import Evidence
 from orchestrator.history import Event
 
 KEYS: Final = {
@@ -22,6 +24,13 @@ KEYS: Final = {
     "driver": "how the nodes came to life",
     "ipfs_engine": "engine and version of every node's IPFS daemon, `mixed` where they differ",
     "delay_engine": "what delays packets; none: links are not shaped",
+    "network_doubts": "why the network may not have been as planned; with any the run is unknown",
+    "calibration": "links measured before round 1: figures, links, seconds, outside, not_measured; "
+    "calibration.json has the table; null when no link is shaped",
+    "lateness": "packets that a holder delayed, and those let through beyond the tolerance; null without one",
+    "link_probes": "round trips probed during the run: count, and how many were outside what can be",
+    "faults": "each fault: nodes, skew_ms between the first and the last of them, whether start and heal "
+    "were verified",
     "transport": "how soon TCP and the daemon notice a dead link and its return",
     "limits": "which nodes' CPU and memory were to be limited, whether they were, and what the "
     "kernel counted: seconds held back, processes killed for memory, peak; null when none",
@@ -50,15 +59,27 @@ KEYS: Final = {
 }
 
 # Of a run that went well these may still be null.
-MAY_BE_NULL: Final = {"failure", "limits", "repeatable_reason", "time_to_accuracy_seconds"}
+MAY_BE_NULL: Final = {
+    "failure",
+    "limits",
+    "repeatable_reason",
+    "time_to_accuracy_seconds",
+    "calibration",
+    "lateness",
+}
 
 
 def figures(
-    plan: Plan, history: Sequence[Event], counters: Mapping[str, Mapping[str, float]]
+    plan: Plan,
+    history: Sequence[Event],
+    counters: Mapping[str, Mapping[str, float]],
+    calibration: Mapping[str, Any] | None = None,
+    lateness: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What can be computed of a run; what was not observed is null.
 
     counters: bytes received on `data` by node at the end (`end`), and peaks of memory by node (`memory`).
+    calibration: calibration.json. lateness: of all holders together.
     """
     closed = [e for e in history if e["kind"] == "round_closed"]
     completed = [e for e in closed if e["completed"]]
@@ -87,7 +108,48 @@ def figures(
         "inference_seconds": finished
         and {"1": finished["inference_ms_1"] / 1000, "32": finished["inference_ms_32"] / 1000},
         "rounds": [round_row(e, accepted) for e in closed],
+        **network_figures(plan, history, calibration, lateness),
     }
+
+
+def network_figures(
+    plan: Plan,
+    history: Sequence[Event],
+    calibration: Mapping[str, Any] | None,
+    lateness: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What was verified of the network, and what was not."""
+    return {
+        "network_doubts": doubts.network_doubts(plan, history, calibration, lateness),
+        "calibration": calibration
+        and {
+            "figures": len(calibration["figures"]),
+            **{key: calibration[key] for key in ("links", "measured_links", "seconds")},
+            **{key: list(calibration[key]) for key in ("outside", "not_measured")},
+        },
+        "lateness": lateness and {key: lateness[key] for key in ("packets", "beyond_tolerance")},
+        "link_probes": doubts.probes_told(history),
+        "faults": [fault_row(Evidence(plan, history, {}), fault) for fault in plan.faults],
+    }
+
+
+def fault_row(evidence: Evidence, fault: FaultPlan) -> dict[str, Any]:
+    begun = evidence.of("fault_started", fault=fault.id)
+    return {
+        "id": fault.id,
+        "text": fault.text,
+        "nodes": list(fault.targets),
+        "skew_ms": begun[0]["skew_ms"] if begun else None,
+        "start_verified": evidence.is_verified(fault.id, "start"),
+        "heal_verified": evidence.is_verified(fault.id, "heal") if fault.heal is not None else None,
+    }
+
+
+def summed(lateness: Iterable[Mapping[str, Any] | None]) -> dict[str, int] | None:
+    """Of several holders, each as InForce.lateness tells it; null without any."""
+    told = [one for one in lateness if one is not None]
+    keys = ("packets", "beyond_tolerance")
+    return {key: sum(int(one[key]) for one in told) for key in keys} if told else None
 
 
 def repeatable(plan: Plan, history: Sequence[Event]) -> str | None:

@@ -422,8 +422,8 @@ class Run:
             "repeatable_reason": reason,
             **results.figures(self.plan, events, self.counters),
         }
-        verdicts = [checks.judge(check, events, found) for check in self.plan.checks]
-        code = checks.overall(verdicts)
+        verdicts = [checks.judge(check, self.plan, events, found) for check in self.plan.checks]
+        code = checks.overall(verdicts, found["network_doubts"])
         if self._failure is not None and code == ExitCode.HELD:
             code = ExitCode.UNKNOWN
         names = {ExitCode.HELD: "held", ExitCode.VIOLATED: "violated", ExitCode.UNKNOWN: "unknown"}

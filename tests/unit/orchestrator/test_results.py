@@ -138,7 +138,8 @@ def test_the_figures_of_a_whole_run() -> None:
 def test_what_was_not_observed_is_null() -> None:
     found = results.figures(plan(), HISTORY[:1], {})
     assert found["rounds_completed"] == 0
-    nulls = set(found) - {"rounds_completed", "round_seconds", "rounds"}
+    known = {"rounds_completed", "round_seconds", "rounds", "network_doubts", "link_probes", "faults"}
+    nulls = set(found) - known
     assert {found[key] for key in nulls} == {None}
     assert set(found["round_seconds"].values()) == {None}
 
@@ -172,6 +173,7 @@ def test_the_report_ends_with_the_verdict() -> None:
         "ipfs_engine": "embedded 0.1.0",
         "repeatable": True,
         "repeatable_reason": None,
+        "delay_engine": "none",
     }
     lines = report.report(plan(), outcome).splitlines()
     assert lines[-1] == "verdict: held"

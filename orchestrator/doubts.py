@@ -1,0 +1,99 @@
+"""Why the network of a run may not have been what its plan says; with any reason the run is unknown. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from node.contract.plan import Plan
+from orchestrator.evidence import Event, Evidence
+from orchestrator.measurements import Network
+
+LATE_SHARE: Final = 0.05  # of held packets may come later than tolerated
+OUTSIDE_SHARE: Final = 0.05  # of the probes during the run may be outside
+MOST_TOLD: Final = 3  # of one kind; the history has all
+
+
+def network_doubts(
+    plan: Plan,
+    history: Sequence[Event],
+    calibration: Mapping[str, Any] | None,
+    lateness: Mapping[str, Any] | None,
+) -> list[str]:
+    """Empty: all that was asked of the network was verified, or nothing was asked."""
+    evidence = Evidence(plan, history, {})
+    found = fault_doubts(evidence)
+    found += [f"round {e['round']} was opened before it was released" for e in evidence.of("release_missing")]
+    found += link_doubts(evidence)
+    if Network(plan).is_shaped():
+        found += calibration_doubts(calibration)
+        found += [f"{name} never told that its links are in force" for name in untold(evidence)]
+    if lateness is not None and lateness["beyond_tolerance"] > LATE_SHARE * lateness["packets"]:
+        late, packets = lateness["beyond_tolerance"], lateness["packets"]
+        found.append(f"{late} of {packets} held packets were late beyond the tolerance")
+    return found
+
+
+def fault_doubts(evidence: Evidence) -> list[str]:
+    found = [f"{e['fault']}: {e['phase']}: {e['message']}" for e in evidence.of("fault_failed")]
+    for fault in evidence.plan.faults:
+        phases = {"start": "fault_started", "heal": "fault_healed"}
+        for phase, kind in phases.items():
+            if phase == "heal" and fault.heal is None:
+                continue
+            if not evidence.of(kind, fault=fault.id):
+                found.append(
+                    f"{fault.id} never began" if phase == "start" else f"{fault.id} was never healed"
+                )
+                break
+            if not evidence.is_verified(fault.id, phase):
+                said = [e["said"] for e in evidence.of("fault_verified", fault=fault.id, phase=phase)]
+                found.append(
+                    f"{fault.id}: its {phase} was not verified" + "".join(f": {s}" for s in said[-1:])
+                )
+    return found
+
+
+def link_doubts(evidence: Evidence) -> list[str]:
+    """A difference is forgiven only where a fault was at work and it was mended."""
+    bad = [e for e in evidence.of("link_mismatch") if not (e["repaired"] and e["in_fault"])]
+    found = [f"the links of {e['node']} were not as asked: {e['said']}" for e in bad]
+    found += [
+        f"the links of {e['node']} were not as asked from the beginning: {e['mismatches']}"
+        for e in evidence.of("links_applied")
+        if e["mismatches"]
+    ]
+    found = few(found)
+    probes = probes_told(evidence.history)
+    # One alone may be the scheduler's fault, not the link's.
+    if probes["outside"] > max(1, OUTSIDE_SHARE * probes["count"]):
+        who = Counter(f"{e['node']}-{e['peer']}" for e in evidence.of("link_probed", outside=True))
+        links = ", ".join(link for link, _ in who.most_common(MOST_TOLD))
+        found.append(f"{probes['outside']} of {probes['count']} probes during the run were outside: {links}")
+    return found
+
+
+def calibration_doubts(calibration: Mapping[str, Any] | None) -> list[str]:
+    if calibration is None:
+        return ["the links were not measured before the run"]
+    if not calibration["figures"]:
+        return ["no link was measured before the run"]
+    return few([str(said) for said in calibration["outside"]])
+
+
+def untold(evidence: Evidence) -> list[str]:
+    """Nodes with links whose agents said nothing of them."""
+    have = {name for link in evidence.plan.links for name in (link.from_, link.to)}
+    return sorted(have - {e["node"] for e in evidence.of("links_applied")})
+
+
+def probes_told(history: Iterable[Event]) -> dict[str, int]:
+    """How many round trips were probed during the run, and how many of them were outside."""
+    probes = [e for e in history if e["kind"] == "link_probed"]
+    return {"count": len(probes), "outside": sum(bool(e["outside"]) for e in probes)}
+
+
+def few(said: list[str]) -> list[str]:
+    more = len(said) - MOST_TOLD
+    return [*said[:MOST_TOLD], f"and {more} more like that"] if more > 0 else said

@@ -1,0 +1,83 @@
+"""What checks of faults and of the emulated network observe. Pure.
+
+A network that was not, or was not seen to be, as asked makes them unknown, never violated: nothing was shown.
+"""
+
+from __future__ import annotations
+
+import math
+
+from node.contract.plan import FaultPlan
+from orchestrator.doubts import fault_doubts, few
+from orchestrator.evidence import Evidence, Observed, Round, UnobservedError
+
+
+def emulation_accurate(evidence: Evidence) -> Observed:
+    """Everything that was asked of the network was measured, and is inside."""
+    doubts = evidence.results.get("network_doubts")
+    if doubts is None:
+        raise UnobservedError("nothing is said about the network")
+    if doubts:
+        raise UnobservedError("; ".join(few(list(doubts))))
+    calibration = evidence.results.get("calibration")
+    faults = len(evidence.plan.faults)
+    if calibration is None and not faults:
+        raise UnobservedError("no link is shaped and nothing breaks: there was nothing to be accurate")
+    parts = [f"{calibration['figures']} figures of links were as intended"] if calibration else []
+    parts += [f"{faults} faults were verified"] if faults else []
+    return Observed(1, 1, ", ".join(parts))
+
+
+def faults_verified(evidence: Evidence) -> Observed:
+    """Every fault of the plan began and ended, and probes showed both."""
+    if not evidence.plan.faults:
+        raise UnobservedError("the plan has no faults")
+    if doubts := fault_doubts(evidence):
+        raise UnobservedError("; ".join(few(doubts)))
+    return Observed(1, 1, f"{len(evidence.plan.faults)} faults were verified at their start and at their end")
+
+
+def recovered_within(evidence: Evidence) -> Observed:
+    """Rounds opened after a heal until the slowest of those that it had cut off has an accepted update."""
+    worst = Observed(0, 0, "")
+    for fault in evidence.plan.faults:
+        for worker in evidence.cut_off(fault):
+            if fault.heal is not None:
+                found = recovery(evidence, fault, worker)
+                worst = max(worst, found, key=lambda observed: (observed.high, observed.low))
+    if not worst.said:
+        raise UnobservedError("no fault cuts a worker off and is healed")
+    return worst
+
+
+def recovery(evidence: Evidence, fault: FaultPlan, worker: str) -> Observed:
+    if not evidence.is_verified(fault.id, "start"):
+        raise UnobservedError(f"{fault.id} was not seen to be in force")
+    healed = evidence.of("fault_healed", fault=fault.id)
+    if not healed:
+        raise UnobservedError(f"{fault.id} was never healed")
+    later = [one for one in evidence.rounds() if one.opened >= float(healed[-1]["wall"])]
+    for count, one in enumerate(later, start=1):
+        if worker in one.accepted:
+            return Observed(
+                count, count, f"{worker} was back in round {one.number}, {count}. after {fault.id}"
+            )
+    if not later:
+        raise UnobservedError(f"no round was opened and closed after {fault.id} was healed")
+    said = f"{worker} was not back in the {len(later)} rounds after {fault.id}"
+    return Observed(len(later) + 1, math.inf, said)
+
+
+def missing_while_cut(evidence: Evidence) -> Observed:
+    """Whoever was cut off from the aggregator during a whole round had no accepted update in it."""
+    seen: list[tuple[Round, str]] = []
+    for fault in evidence.plan.faults:
+        for since, until in evidence.cuts(fault):
+            whole = [one for one in evidence.rounds() if since <= one.opened and one.closed <= until]
+            seen += [(one, worker) for one in whole for worker in evidence.cut_off(fault)]
+    if not seen:
+        raise UnobservedError("no worker was cut off during a whole round")
+    heard = [f"{worker} in round {one.number}" for one, worker in seen if worker in one.accepted]
+    if heard:
+        return Observed(0, 0, f"cut off and yet accepted: {', '.join(few(heard))}")
+    return Observed(1, 1, f"{len(seen)} updates of workers that were cut off are missing, as they must")
