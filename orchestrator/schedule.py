@@ -193,11 +193,14 @@ def links_now(plan: Plan, state: State) -> tuple[LinkPlan, ...]:
 
 def changed(links: Iterable[LinkPlan], faults: Iterable[FaultPlan]) -> tuple[LinkPlan, ...]:
     """Links with what these faults change."""
+    faults = [fault for fault in faults if "links" in fault.change]
+    if not faults:
+        return tuple(links)
     by_pair = {(link.from_, link.to): link for link in links}
     for fault in faults:
-        keys = fault.change.get("set", {})
-        values = {key: tuple(one) if isinstance(one, list) else one for key, one in keys.items()}
-        for from_, to in fault.change.get("links", ()):
+        keys = fault.change["set"].items()
+        values = {key: tuple(one) if isinstance(one, list) else one for key, one in keys}
+        for from_, to in fault.change["links"]:
             by_pair[from_, to] = replace(by_pair[from_, to], **values)
     return tuple(by_pair.values())
 

@@ -230,6 +230,21 @@ def test_flapping_comes_and_goes_and_leaves_nothing(make: Make) -> None:
     assert len(lab.history.of("fault_started")) == 1
 
 
+def test_what_another_fault_flaps_on_is_not_called_healed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "VERIFY_S", 0.3)
+    lab = make(
+        isolating("w01", "split", round_(1), round_(2)),
+        isolating("w01", "flaps", round_(1), period_s=40.0, down_s=20.0),
+    )
+    lab.wait_released(1)
+    lab.wait_released(2)
+    (heal,) = [event for event in lab.history.of("fault_verified") if event["phase"] == "heal"]
+    assert (heal["fault"], heal["verified"]) == ("split", False)
+    assert heal["said"] == "another fault comes and goes on all of its links"
+
+
 def test_a_fault_that_is_too_short_to_be_seen_is_not_verified(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
