@@ -65,8 +65,7 @@ Objection = Callable[[str, Manifest], tuple[Refusal, str] | None]
 def read_signed(body: bytes) -> Signed:
     """The message, or what is wrong with it."""
     try:
-        # NaN and infinities are none of JSON's words.
-        data: Any = json.loads(body, parse_constant=_no_number)
+        data: Any = json.loads(body)
     except (ValueError, RecursionError) as err:
         raise RefusedError("malformed", f"no JSON: {err}") from err
     if not isinstance(data, dict):
@@ -84,13 +83,15 @@ def read_signed(body: bytes) -> Signed:
         raise RefusedError("malformed", f"a manifest of {len(text)} bytes, {MAX_MANIFEST_BYTES} are allowed")
     if not 0 <= manifest.examples <= MAX_EXAMPLES:  # none: a training that came to nothing
         raise RefusedError("malformed", f"trained with {manifest.examples} examples", signed)
-    if not all(map(math.isfinite, (manifest.fetch_s, manifest.train_s, manifest.loss))):
-        raise RefusedError("malformed", "times and loss must be finite")
     return signed
 
 
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+def _check_finite(signed: Signed) -> None:
+    """A loss that is no number is what a training has come to, and not a mistake in the message."""
+    manifest = signed.manifest
+    for name in ("fetch_s", "train_s", "loss"):
+        if not math.isfinite(value := getattr(manifest, name)):
+            raise RefusedError("not_finite", f"{name} is {value}", signed)
 
 
 class Intake:
@@ -119,6 +120,7 @@ class Intake:
         manifest = signed.manifest
         if (against := objection(sender, manifest)) is not None:
             raise RefusedError(*against, signed)
+        _check_finite(signed)
         if not 0 < manifest.size_bytes <= self._max_bytes:
             detail = f"names {manifest.size_bytes} bytes, {self._max_bytes} are allowed"
             raise RefusedError("too_large", detail, signed)

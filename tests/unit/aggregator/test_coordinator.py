@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +135,37 @@ async def test_a_bad_update_is_refused_and_recorded_and_the_run_goes_on(tmp_path
         assert refused.signed is not None
     (event,) = fleet.events("update_refused")
     assert (event["sender"], event["reason"], event["round"]) == ("w2", reason, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"loss": math.nan}, "loss is nan"),
+        ({"loss": -math.inf}, "loss is -inf"),
+        ({"train_s": math.inf}, "train_s is inf"),
+    ],
+)
+async def test_a_training_that_came_to_no_number_has_had_its_turn(
+    tmp_path: Path, changes: dict[str, Any], detail: str
+) -> None:
+    fleet = Fleet(tmp_path, job("w1", "w2", rounds=1, quorum=0.5))
+
+    async def diverged() -> None:
+        work, _ = await asyncio.gather(fleet.ask("w2"), fleet.ask("w1"))
+        old = await fleet.hand_in("w2", fleet.signed("w2", work, round=9, **changes))
+        assert old.reason == "wrong_round"  # which says nothing of this round's
+        answer = await fleet.hand_in("w2", fleet.signed("w2", work, **changes))
+        assert answer == Answer(False, "not_finite", detail)
+        await fleet.train("w1")
+
+    await fleet.live(beside=diverged)
+    _, record = await chain_of(fleet)
+    assert [(one.sender, one.reason) for one in record.refused] == [
+        ("w2", "wrong_round"),
+        ("w2", "not_finite"),
+    ]
+    (closed,) = fleet.events("round_closed")
+    assert (closed["closed_by"], closed["accepted"]) == ("all", ["w1"])  # it was not waited for any more
 
 
 def lying(fleet: Fleet, work: Work, more_bytes: int) -> Signed:
