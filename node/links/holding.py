@@ -28,9 +28,9 @@ from node.links.queue_messages import LARGE_BYTES, SMALL_BYTES
 
 LONGEST_PAUSE_NS: Final = 2_000_000
 PAUSE_SHARE: Final = 4  # of the shortest delay
-GRAIN_SHARE: Final = 20  # of the shortest delay: packets due within a grain are let through together
+GRAIN_SHARE: Final = 20  # of the shortest delay: what is due within a grain is let through together
 LEAST_GRAIN_NS: Final = 50_000
-MOST_GRAIN_NS: Final = 500_000
+MOST_GRAIN_NS: Final = 1_000_000
 NS_PER_S: Final = 1_000_000_000
 ORDER_BYTES: Final = 1 << 16
 
@@ -83,46 +83,36 @@ class Holding:
             due_ns = min(
                 (due for link in busy if (due := link.line.first_due_ns()) is not None), default=None
             )
-            if due_ns is not None:
+            if due_ns is None:
+                # Whatever comes, and however long it takes.
+                select.select([self._poll], [], [])
+                is_heard = True
+            else:
+                # What arrives meanwhile waits in its socket and has its stamp; only orders are heard at once.
                 due_ns = max(due_ns, released_ns + self._grain_ns)
-            watch_ns = read_ns + self._pause_ns if busy else 0
-            ready = self._wait(due_ns, watch_ns)
-            if ready is None:
-                return 0
+                until_ns = min(due_ns, read_ns + self._pause_ns)
+                left_ns = max(0, until_ns - time.monotonic_ns())
+                is_heard = bool(select.select([self._orders], [], [], left_ns / NS_PER_S)[0])
             now_ns = time.monotonic_ns()
             if due_ns is not None and now_ns >= due_ns:
+                # As much too early as others are too late: half a grain.
                 for link in busy:
-                    link.release(now_ns, self._injector, self._address, self._late)
+                    link.release(now_ns + self._grain_ns // 2, self._injector, self._address, self._late)
                 released_ns = now_ns
-            if ready:
+            if is_heard or now_ns >= read_ns + self._pause_ns // 2:
                 read_ns = now_ns
-                for link in ready:
-                    while link.read(time.monotonic_ns(), time.time_ns()):
-                        pass
+                if not self._look():
+                    return 0
 
-    def _wait(self, due_ns: int | None, watch_ns: int) -> list[Link] | None:
-        """Until something is due or, from `watch_ns` on, has arrived; None at the end."""
-        now_ns = time.monotonic_ns()
-        if now_ns < watch_ns and due_ns is not None:
-            # Only orders are heard meanwhile; what arrives waits in its socket and has its stamp.
-            left_ns = max(0, min(due_ns, watch_ns) - now_ns)
-            if select.select([self._orders], [], [], left_ns / NS_PER_S)[0]:
-                return None if not self._hear() else []
-            if due_ns <= watch_ns:
-                return []
-            now_ns = time.monotonic_ns()
-        # epoll's own time-out counts in milliseconds.
-        left_s = None if due_ns is None else max(0, due_ns - now_ns) / NS_PER_S
-        if left_s is None or left_s > 0:
-            select.select([self._poll], [], [], left_s)
-        ready = []
+    def _look(self) -> bool:
+        """Take in all that is there; False when there will be no orders any more."""
         for descriptor, _ in self._poll.poll(0):
             if descriptor == self._orders:
                 if not self._hear():
-                    return None
+                    return False
             elif link := self._by_descriptor.get(descriptor):
-                ready.append(link)
-        return ready
+                link.read_all()
+        return True
 
     def _hear(self) -> bool:
         """Take orders; False when there will be none any more."""
@@ -162,8 +152,7 @@ class Holding:
     def _let_go(self, number: int) -> None:
         """The link is not shaped any more: what is held of it goes now, and its queue ends."""
         link = self._links.pop(number)
-        while link.read(time.monotonic_ns(), time.time_ns()):
-            pass
+        link.read_all()
         link.release(1 << 62, self._injector, self._address, LatenessCount())
         self._poll.unregister(link.queue.fileno())
         del self._by_descriptor[link.queue.fileno()]

@@ -13,6 +13,7 @@ from node.contract.links import Shape
 from node.links.delays import CORRUPT, DOUBLE, LOSE, PASS, Law, damaged
 from node.links.held import LatenessCount, Line, Packet
 from node.links.nfqueue import Queue, QueueCount
+from node.links.queue_messages import Arrived
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,17 @@ class Link:
     def _copy(self) -> None:
         self.queue.copy_payload(bool(self.held.shape.corrupt or self.held.shape.duplicate))
 
-    def read(self, now_ns: int, wall_ns: int) -> bool:
-        """Take in what has arrived; False when there was nothing."""
-        arrived = self.queue.arrived()
-        if not arrived:
-            self.read_ns = now_ns
-            return False
+    def read_all(self) -> None:
+        """Take in what has arrived."""
+        is_more = True
+        while is_more:
+            now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+            arrived, is_more = self.queue.arrived()
+            self._put(arrived, now_ns, wall_ns)
+            if not is_more:
+                self.read_ns = now_ns
+
+    def _put(self, arrived: list[Arrived], now_ns: int, wall_ns: int) -> None:
         put, law, wall_before_ns = self.line.put, self.law.next, wall_ns - now_ns
         # A wall clock that was set meanwhile must not hold packets for ever, or let them through at once.
         earliest_ns = self.read_ns
@@ -80,7 +86,6 @@ class Link:
                 arrival_ns = now_ns
             due_ns, fate = law(arrival_ns)
             put((due_ns, number, fate, payload if fate else None))
-        return True
 
     def release(self, now_ns: int, injector: socket.socket, address: str, late: LatenessCount) -> None:
         """Let through what is due."""

@@ -168,21 +168,20 @@ class Queue:
                 "the module nfnetlink_queue is needed, and nobody else on this queue",
             )
 
-    def arrived(self) -> list[Arrived]:
-        """The packets that came since the last call, some of them when there are many."""
+    def arrived(self) -> tuple[list[Arrived], bool]:
+        """Packets that came since the last call, and whether there may be more."""
         mailbox = self._large if self._with_payload else self._small
         count = mailbox.receive(self.fileno())
-        messages = mailbox.view[: count * mailbox.stride_bytes]
-        if not self._with_payload and count and self._layout is None:
-            self._layout = Layout.of(messages)
-        if not self._with_payload and self._layout is not None:
-            packets = self._layout.read(messages)
-            if packets is not None:
-                return packets
+        messages, is_more = mailbox.view[: count * mailbox.stride_bytes], count == mailbox.messages
+        if not self._with_payload:
+            if self._layout is None and count:
+                self._layout = Layout.of(messages)
+            if self._layout is not None and (packets := self._layout.read(messages)) is not None:
+                return packets, is_more
         pieces = (
-            messages[i : i + mailbox.stride_bytes] for i in range(0, len(messages), mailbox.stride_bytes)
+            messages[at : at + mailbox.stride_bytes] for at in range(0, len(messages), mailbox.stride_bytes)
         )
-        return [packet for piece in pieces if (packet := read_message(piece)) is not None]
+        return [packet for piece in pieces if (packet := read_message(piece)) is not None], is_more
 
     def tell(self, verdicts: Iterable[bytes]) -> None:
         """Send verdicts; the packets go their way before this returns."""
