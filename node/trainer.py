@@ -29,6 +29,7 @@ from node.metrics import RoleMetrics
 
 START_S: Final = 300.0  # how long data and first model may take to come
 MODEL_S: Final = 300.0
+CONNECT_S: Final = 5.0
 KEPT_UPDATES: Final = 2
 COLLECT_EVERY: Final = 5  # updates
 
@@ -105,6 +106,9 @@ async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, m
     aggregator = Peer(settings.aggregator.peer_id, settings.aggregator.address)
     with ThreadPoolExecutor(1, thread_name_prefix="learning") as thread:
         async with Client(IPFS_PORT) as ipfs, Control(ipfs, aggregator) as control:
+            # Where it is no neighbour nothing else dials it, and the first fetch would stall before it does.
+            with contextlib.suppress(IpfsError):  # the link may be down; the fetch tries again and again
+                await ipfs.connect(aggregator, timeout_s=CONNECT_S)
             trainer = Trainer(settings, ipfs, control, aggregator, events, metrics, thread)
             await trainer.prepare(make, settings.shard)
             await trainer.run()
