@@ -36,6 +36,7 @@ class Links:
         self._holder: Holder | None = None  # once something is to be held
         self._queues: dict[str, int] = {}  # who was held once stays so: nothing is lost when that changes
         self._sent: dict[tuple[str, int], Branch] = {}
+        self._told: LinkTable | None = None  # the moment of the traces that the kernel was told last
 
     @property
     def table(self) -> LinkTable | None:
@@ -117,7 +118,7 @@ class Links:
 
     def differences(self, seen: Seen) -> list[str]:
         """Where there is something else than was asked; for people."""
-        table = self.table_now()
+        table = self._told or self.table_now()
         said = readback.compare(self._egress(table), seen.out)
         if (into := tree.ingress(table, self.engine)) is not None:
             said += readback.compare(into, seen.into)
@@ -145,7 +146,7 @@ class Links:
 
     def follow_traces(self) -> float:
         """Bring the kernel to this moment of the traces; after how many seconds something changes next."""
-        table = self.table_now()
+        table = self._told = self.table_now()
         lines = []
         for wanted in filter(None, (self._egress(table), tree.ingress(table, self.engine))):
             for branch in wanted.branches:
@@ -171,7 +172,7 @@ class Links:
         return dataclasses.replace(table, peers=peers)
 
     def _put_trees(self, out: KernelTree | None = None, into: KernelTree | None = None) -> None:
-        table = self.table_now()
+        table = self._told = self.table_now()
         out = out or self.kernel.tree(DATA, tree.OUT_HANDLE)
         lines = self._lines(self._egress(table), out)
         wanted = tree.ingress(table, self.engine)

@@ -61,6 +61,9 @@ class Watch:
                 looked_s = time.monotonic()
 
     def _look(self) -> None:
+        table = self._links.table
+        if table is None or not (has_any_shape(table) or self._links.is_cut):
+            return
         try:
             self.seen = self._links.see()
             if said := self._links.differences(self.seen):

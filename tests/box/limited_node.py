@@ -16,7 +16,8 @@ from typing import NoReturn
 from node.cgroup import Group
 from node.contract.schema import from_json
 from node.events import Events
-from node.supervisor import Forked, supervise
+from node.part import Forked
+from node.supervisor import supervise
 
 PIECE_BYTES = 1 << 20
 MOST_BYTES = 1 << 30  # a limit that does not hold must not cost the host its memory

@@ -21,8 +21,9 @@ from node.cgroup import MEMBERS, Group
 from node.contract import ExitCode, HostError, UsageError
 from node.events import Events
 from node.fork import Signals, exit_status, fork
+from node.part import Forked, Part
 from node.process import ProcessId
-from node.supervisor import Forked, Part, supervise
+from node.supervisor import supervise
 from node.zygote import main as zygote_main
 
 TOP = Path(__file__).resolve().parents[3]
@@ -162,7 +163,7 @@ def test_a_killed_part_is_told_by_its_signal(events: Events, start: Callable[...
 def test_a_part_that_does_not_listen_is_killed(
     events: Events, start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.supervisor.PART_STOP_S", 0.05)
+    monkeypatch.setattr("node.part.PART_STOP_S", 0.05)
     node = start(Forked("trainer", deaf, events, is_role=True))
     log = events.path.with_name("trainer.log")
     wait_until(lambda: log.exists() and "deaf" in log.read_text())
