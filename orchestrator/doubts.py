@@ -26,6 +26,9 @@ def network_doubts(
     found = fault_doubts(evidence)
     found += [f"round {e['round']} was opened before it was released" for e in evidence.of("release_missing")]
     found += link_doubts(evidence)
+    found += few(
+        [f"the links of {e['of']} could not be read at the end" for e in evidence.of("links_unread")]
+    )
     if Network(plan).is_shaped():
         found += calibration_doubts(calibration)
         found += [f"{name} never told that its links are in force" for name in untold(evidence)]

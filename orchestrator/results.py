@@ -6,7 +6,7 @@ Every key of results.json is explained in KEYS; a test keeps the two alike.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from node.contract.plan import FaultPlan, Plan
@@ -143,13 +143,6 @@ def fault_row(evidence: Evidence, fault: FaultPlan) -> dict[str, Any]:
         "start_verified": evidence.is_verified(fault.id, "start"),
         "heal_verified": evidence.is_verified(fault.id, "heal") if fault.heal is not None else None,
     }
-
-
-def summed(lateness: Iterable[Mapping[str, Any] | None]) -> dict[str, int] | None:
-    """Of several holders, each as InForce.lateness tells it; null without any."""
-    told = [one for one in lateness if one is not None]
-    keys = ("packets", "beyond_tolerance")
-    return {key: sum(int(one[key]) for one in told) for key in keys} if told else None
 
 
 def repeatable(plan: Plan, history: Sequence[Event]) -> str | None:

@@ -57,14 +57,21 @@ def round_trip(there: LinkPlan, back: LinkPlan, echoes: int, interval_ms: float,
 def drawn_round_trips(there: LinkPlan, back: LinkPlan, interval_ms: float) -> list[float]:
     """Sorted times of many echoes, by the links' own law: none overtakes where they keep the order."""
     random = Random(0)
-    times = []
-    last_there = last_back = 0.0
-    for number in range(DRAWS):
-        sent = number * interval_ms
-        last_there = arrival(there, sent, last_there, random)
-        last_back = arrival(back, last_there, last_back, random)
-        times.append(last_back - sent)
-    return sorted(times)
+    sent = [number * interval_ms for number in range(DRAWS)]
+    there_at = passed(there, sent, random)
+    order = sorted(range(DRAWS), key=there_at.__getitem__)
+    back_at = passed(back, [there_at[number] for number in order], random)
+    return sorted(at - sent[number] for number, at in zip(order, back_at, strict=True))
+
+
+def passed(link: LinkPlan, sent: Sequence[float], random: Random) -> list[float]:
+    """When packets arrive that were sent at these times, in this order."""
+    found: list[float] = []
+    last = 0.0
+    for at in sent:
+        last = arrival(link, at, last, random)
+        found.append(last)
+    return found
 
 
 def arrival(link: LinkPlan, sent: float, last: float, random: Random) -> float:
