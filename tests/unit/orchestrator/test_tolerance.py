@@ -50,7 +50,7 @@ def test_latency_does_not_fall_below_nothing() -> None:
 )
 def test_the_middle_of_a_skewed_jitter_is_below_its_mean(more: dict[str, object]) -> None:
     skewed = tolerance.round_trip(link(100.0, jitter_ms=10.0, **more), link(0.0), 60, 100.0, ALPHA)
-    assert 90 < skewed.intended < 100.5
+    assert 90 < skewed.intended < 101  # of 4000 draws; the means are 100 and 105
 
 
 def test_order_makes_late_echoes_hold_up_those_behind() -> None:
