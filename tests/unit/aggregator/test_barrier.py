@@ -61,6 +61,14 @@ async def test_without_a_release_the_run_goes_on_and_says_so(tmp_path: Path) -> 
     assert fleet.opened() == [1, 2]
 
 
+async def test_a_further_attempt_at_a_round_waits_no_more(tmp_path: Path) -> None:
+    events = Events(tmp_path / "events.jsonl", "agg")
+    barrier = Barrier(tmp_path / RELEASE_FILE, (1,), events, wait_s=0.0)
+    for _ in range(2):
+        await barrier.wait_released(1)
+    assert (tmp_path / "events.jsonl").read_text().count("release_missing") == 1
+
+
 async def test_what_is_released_does_not_wait_again(tmp_path: Path) -> None:
     (tmp_path / RELEASE_FILE).write_text("2")
     fleet = WaitingFleet(tmp_path, 1, 2, wait_s=0.0)

@@ -24,6 +24,7 @@ class FakeFleet:
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     dead: set[str] = field(default_factory=set)  # agents that do not answer
     deaf_forever: set[tuple[str, str]] = field(default_factory=set)
+    mismatches: tuple[str, ...] = ()  # where kernels differ from what was asked
     leaky: set[tuple[str, str]] = field(default_factory=set)  # who hears whom whatever is cut
     refuses_release: int = 0
     refusals: dict[str, int] = field(default_factory=dict)  # how many more calls an agent does not answer
@@ -56,7 +57,7 @@ class FakeFleet:
 
     def get_links(self, node: str) -> InForce:
         self._check("get_links", node, "")
-        return InForce("hold", (), (), None, None, "cubic", 1, 0.0)
+        return InForce("hold", (), self.mismatches, None, None, "cubic", 1, 0.0)
 
     def hears(self, node: str, peer: str) -> bool:
         self._check("hears", node, peer)

@@ -16,6 +16,9 @@ from node.contract.plan import FaultPlan, Plan, When
 from orchestrator import partitions, timeline
 from orchestrator.faults import fault as faults
 from orchestrator.faults import partition
+from orchestrator.faults.degrade import Degrade
+from orchestrator.faults.fault import Scene, Verified
+from orchestrator.faults.flapping import Flapping
 from orchestrator.history import History
 from orchestrator.timeline import Timeline
 from tests.unit.orchestrator.fake_fleet import FakeFleet
@@ -163,6 +166,7 @@ def test_a_node_that_is_not_cut_makes_the_fault_fail_and_it_is_healed_all_the_sa
     lab.fleet.dead.clear()
     lab.wait_released(2)
     assert not any(lab.fleet.cuts.values())
+    assert [event["phase"] for event in lab.history.of("fault_verified")] == ["heal"]
     assert [event["fault"] for event in lab.history.of("fault_healed")] == ["split"]
 
 
@@ -288,6 +292,31 @@ def test_a_link_that_is_not_as_slow_as_it_should_be_is_told(
         False,
         "agg to w01 and back: 10.0 ms instead of 200 ms",
     )
+
+
+def test_a_kernel_that_did_not_take_the_change_is_told(make: Make) -> None:
+    lab = make(slowing("slow", 100.0, round_(1)), mismatches=("w02: loss 0 instead of 0.01",))
+    lab.wait_released(1)
+    (failed,) = lab.history.of("fault_failed")
+    assert (failed["fault"], failed["phase"]) == ("slow", "start")
+    assert "agg: w02: loss 0 instead of 0.01" in failed["message"]
+
+
+def test_a_kernel_that_lost_the_change_is_told(make: Make) -> None:
+    lab = make(slowing("slow", 100.0, round_(1), round_(2)))
+    lab.wait_released(1)
+    found = Degrade(lab.timeline._plan.faults[0])
+    lab.fleet.mismatches = ("a class is missing",)
+    verified = found.verify(lab.fleet, lab.timeline._look, "start")
+    assert verified == Verified(False, "agg: a class is missing; w01: a class is missing")
+
+
+def test_the_beginning_of_flapping_is_not_looked_for_while_it_is_away(make: Make) -> None:
+    lab = make()
+    plan = plan_of(isolating("w01", "flaps", round_(1), period_s=4.0, down_s=2.0))
+    found = Flapping(plan.faults[0], []).verify(lab.fleet, lambda: Scene({}, plan.links), "start")
+    assert found == Verified(None, "it does not cut at the moment")
+    assert lab.fleet.calls == []
 
 
 def test_an_agent_that_begins_anew_is_told_again(make: Make) -> None:
