@@ -365,6 +365,12 @@ def test_what_never_came_is_told_at_the_end(make: Make) -> None:
         ]
 
 
+def test_the_common_instant_leaves_nodes_time_and_is_never_early() -> None:
+    now_ns = time.monotonic_ns()
+    assert faults.common_instant(10, 0) >= now_ns + 350_000_000
+    assert faults.common_instant(10, now_ns + 10**12) == now_ns + 10**12
+
+
 def test_without_faults_there_is_no_timeline(make: Make) -> None:
     lab = make()
     lab.tell("round_opened", round=1)
