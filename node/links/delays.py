@@ -26,6 +26,7 @@ NEVER_NS: Final = 1 << 62
 LEAST_TOLERANCE_MS: Final = 1.0
 TOLERANCE_SHARE: Final = 0.02  # of the latency
 PARETO_POWER: Final = 3.0  # as in iproute2's table; mean 3/2, variance 3/4
+LONGEST_RUN: Final = 1e18  # packets; a share may be as small as numbers go
 FAR_JITTER: Final = 4.0  # standard deviations; what is beyond is rare enough for what asks
 
 
@@ -122,7 +123,7 @@ class Runs:
         end = self._leave if self._hit else self._enter
         if end >= 1.0:
             return 1
-        return 1 + int(math.log(1.0 - self._random.random()) / math.log1p(-end))
+        return 1 + int(min(LONGEST_RUN, math.log(1.0 - self._random.random()) / math.log1p(-end)))
 
 
 def jitter_sampler(shape: Shape, random: Random) -> Callable[[], float]:
