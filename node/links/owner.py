@@ -275,3 +275,8 @@ class Links:
             raise UsageError(f"these are the links of {table.node}, and this is {self._node}")
         if len(table.peers) > MOST_PEERS:
             raise UsageError(f"{len(table.peers)} peers are too many", f"at most {MOST_PEERS} are possible")
+        if self.engine == "none" and any(is_held(links.out) or is_held(links.into) for links in table.peers):
+            raise UsageError(
+                f"the links of {self._node} are to be delayed or lossy, and no engine was chosen for that",
+                "choose one for all that the run will ask for, its faults as well",
+            )

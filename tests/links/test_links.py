@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from node.contract import UsageError
 from node.contract.links import Cut, CutDone, InForce, LinkTable, PeerLinks, Shape, TracePoint
 from node.links import engine
 from node.links.owner import Links
@@ -223,9 +224,10 @@ def test_loss_is_at_the_receiver_and_counted(sides: tuple[Side, Side, Side]) -> 
 def test_a_change_goes_through_without_a_break(sides: tuple[Side, Side, Side]) -> None:
     a, b, _ = sides
     put(sides, Shape(latency_ms=30, rate_bit_s=20_000_000))
-    handle = a.run("tc qdisc show dev data root")
-    assert put(sides, Shape(latency_ms=60, rate_bit_s=10_000_000)).mismatches == ()
-    assert a.run("tc qdisc show dev data root") == handle
+    assert len(a.rtt_ms(b)) == 10
+    changed = put(sides, Shape(latency_ms=60, rate_bit_s=10_000_000))
+    assert changed.mismatches == ()
+    assert changed.links[0].sent_packets >= 10  # a new tree would count from nothing
     assert is_soon(lambda: 59.5 < statistics.median(a.rtt_ms(b)) < 65)
 
 
@@ -326,7 +328,8 @@ def test_what_somebody_else_breaks_is_seen_and_repaired(sides: tuple[Side, Side,
 
 def test_a_trace_is_followed(sides: tuple[Side, Side, Side]) -> None:
     a, _, _ = sides
-    points = (TracePoint(0.0, rate_bit_s=4_000_000), TracePoint(0.5, rate_bit_s=2_000_000))
+    step_s = 10.0 if IS_SLOW else 0.7
+    points = (TracePoint(0.0, rate_bit_s=4_000_000), TracePoint(step_s, rate_bit_s=2_000_000))
     a.restart()  # so that the trace begins now
     (a.folder / "links.json").unlink()
     traced = Shape(trace=points, trace_repeats=False)
@@ -335,6 +338,14 @@ def test_a_trace_is_followed(sides: tuple[Side, Side, Side]) -> None:
     assert a.call(a.links.follow_traces) == float("inf")
     state = a.call(a.links.read)
     assert (state.links[0].rate_bit_s, state.mismatches) == (2_000_000, ())
+
+
+def test_what_no_engine_was_chosen_for_is_refused(sides: tuple[Side, Side, Side], tmp_path: Path) -> None:
+    a, b, _ = sides
+    links = Links(a.name, tmp_path, "none")
+    with pytest.raises(UsageError, match="no engine"):
+        a.call(links.apply, table(a, {b: (FREE, Shape(latency_ms=5))}))
+    assert links.table is None
 
 
 def test_many_peers_are_applied_soon(sides: tuple[Side, Side, Side]) -> None:
