@@ -136,6 +136,7 @@ class Armed:
         except FileNotFoundError as error:
             self._link.close()
             raise HostError("iptables-restore is missing", "install iptables") from error
+        self.pid = self._process.pid
         self._link.settimeout(COMMAND_S)
         with contextlib.suppress(ConnectionError):  # it has ended; fire tells why
             self._link.sendall(script.encode())
