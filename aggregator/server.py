@@ -17,6 +17,7 @@ from node.events import Events
 from node.ipfs.client import Client
 from node.ipfs.config import Peer
 from node.metrics import RoleMetrics
+from node.role import unless_stopped
 
 FOLDER: Final = "aggregator"  # in the node's folder: head and open round
 
@@ -30,16 +31,7 @@ async def serve(
     make: Callable[[NodeSettings], Learning] = TffLearning,
 ) -> None:
     """Aggregate until the run is over or `stop` is set."""
-    work = asyncio.create_task(_aggregate(settings, events, metrics, make))
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-    finally:
-        for task in (work, stopped):
-            task.cancel()
-        await asyncio.gather(work, stopped, return_exceptions=True)
+    await unless_stopped(_aggregate(settings, events, metrics, make), stop)
 
 
 async def _aggregate(

@@ -6,9 +6,9 @@ import asyncio
 import importlib
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from node.contract import HostError
 from node.contract.plan import Role
@@ -47,6 +47,20 @@ async def _until_ended(function: RoleFunction, settings: NodeSettings, metrics: 
         await wait_ipfs(client, IPFS_READY_S)
     events = Events(Path(settings.folder) / EVENTS_FILE, settings.name)
     await function(settings, events, metrics, stop)
+
+
+async def unless_stopped(life: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """A role's life to its end, or until it is asked to stop; then it is given the time to leave in order."""
+    work = asyncio.create_task(life)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+    finally:
+        for task in (work, stopped):
+            task.cancel()
+        await asyncio.gather(work, stopped, return_exceptions=True)
 
 
 async def wait_ipfs(client: Client, timeout_s: float) -> str:

@@ -26,6 +26,7 @@ from node.ipfs.errors import IpfsError
 from node.learning import encoding
 from node.learning.encoding import Weights
 from node.metrics import RoleMetrics
+from node.role import unless_stopped
 
 START_S: Final = 300.0  # how long data and first model may take to come
 MODEL_S: Final = 300.0
@@ -88,16 +89,7 @@ async def train(
     make: Make = tff_learner,
 ) -> None:
     """Train until the aggregator says that there is no more, or `stop` is set."""
-    work = asyncio.create_task(_train(settings, events, metrics, make))
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-    finally:
-        for task in (work, stopped):
-            task.cancel()
-        await asyncio.gather(work, stopped, return_exceptions=True)
+    await unless_stopped(_train(settings, events, metrics, make), stop)
 
 
 async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, make: Make) -> None:
