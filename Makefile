@@ -29,8 +29,8 @@ kubo: ## Fetch the official Kubo release, check it, and print its path
 	@python3 node/ipfs/fetch_kubo.py
 
 ##@ Test
-.PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-fleet test-run test-netem test-long bench bench-ipfs
-test: setup lint ipfs test-go test-conformance test-unit test-parts test-box test-learning test-fleet test-run test-netem ## Run everything that CI runs
+.PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-long bench bench-ipfs
+test: setup lint ipfs test-go test-conformance test-unit test-parts test-box test-learning test-links test-fleet test-run test-netem ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
 	@$(PYTHON) -m tests.side_by_side tests/unit tests/unit/node
@@ -53,6 +53,9 @@ test-learning: setup ## Test what needs TensorFlow Federated
 
 test-run: setup ipfs ## Run whole scenarios from the command line
 	@$(PYTHON) -m pytest tests/run
+
+test-links: setup ## Test emulated links with this kernel's delay engine, in a box
+	@$(IN_BOX) $(PYTHON) -m pytest tests/links
 
 test-fleet: setup ipfs ## Test with real daemons, in a box
 	@$(IN_BOX) $(PYTHON) -m pytest tests/fleet

@@ -48,9 +48,9 @@ class Network(NamedTuple):
     def clear(self) -> None:
         """Away with all trees; a classful root cannot be replaced by itself."""
         for node, words in (
-            (self.sender, "data root"),
-            (self.near, "ifb-data root"),
-            (self.near, "data ingress"),
+            (self.sender, "nk root"),
+            (self.near, "ifb-nk root"),
+            (self.near, "nk ingress"),
         ):
             node.run(["tc", "qdisc", "delete", "dev", *words.split()], timeout_s=SOON_S, check=False)
 
@@ -62,16 +62,16 @@ class Network(NamedTuple):
     def leaf(self, words: str, address: str = NEAR) -> None:
         """The queue of one peer's class at the sender."""
         minor = address.rpartition(".")[2]
-        self.tc(f"qdisc replace dev data parent 1:{minor} handle 2{minor}: {words}")
+        self.tc(f"qdisc replace dev nk parent 1:{minor} handle 2{minor}: {words}")
 
     def shown(self) -> dict[str, object]:
         """The options of the near peer's queue."""
-        said = self.sender.run(["tc", "-j", "qdisc", "show", "dev", "data"], timeout_s=SOON_S)
+        said = self.sender.run(["tc", "-j", "qdisc", "show", "dev", "nk"], timeout_s=SOON_S)
         return next(entry["options"] for entry in json.loads(said.stdout) if entry.get("parent") == "1:2")
 
     def entrance(self, words: str) -> None:
         """The queue of packets that came from the sender, at the near node."""
-        self.tc(f"qdisc replace dev ifb-data parent 2:1 handle 22: {words}", node=self.near)
+        self.tc(f"qdisc replace dev ifb-nk parent 2:1 handle 22: {words}", node=self.near)
 
 
 def send(address: str, count: int, gap_s: float) -> None:
@@ -105,9 +105,9 @@ def arrived(listener: socket.socket) -> Iterator[Packet]:
 @pytest.fixture(scope="module")
 def fresh_network() -> Iterator[Network]:
     box = Box.current()
-    box.add_bridge("data")
+    box.add_bridge("nk")
     nodes = [
-        box.add_node(name, {"data": f"{address}/24"})
+        box.add_node(name, {"nk": f"{address}/24"})
         for name, address in (("nk1", SENDER), ("nk2", NEAR), ("nk3", FAR))
     ]
     sender, near = nodes[:2]
@@ -115,7 +115,7 @@ def fresh_network() -> Iterator[Network]:
     if tried.status != 0 and os.environ.get(ENV_SLOW_GUEST) != "1":
         pytest.skip(f"this kernel has no netem: make test-netem (it said: {tried.stderr.strip()})")
     assert tried.status == 0, tried.stderr
-    near.run(["sh", "-c", "ip link add ifb-data type ifb && ip link set ifb-data up"], timeout_s=SOON_S)
+    near.run(["sh", "-c", "ip link add ifb-nk type ifb && ip link set ifb-nk up"], timeout_s=SOON_S)
     with NodeThread("nk1") as first, NodeThread("nk2") as second, NodeThread("nk3") as third:
         listeners = {NEAR: second.call(listen, NEAR), FAR: third.call(listen, FAR)}
         yield Network(sender, near, first, listeners)
@@ -127,22 +127,22 @@ def fresh_network() -> Iterator[Network]:
 def network(fresh_network: Network) -> Network:
     """A class and a filter for each of the two peers; nothing in them delays or loses."""
     classes = "class replace dev {0} parent {1}: classid {1}:{2} htb rate 10gbit ceil 10gbit quantum 1514"
-    lines = ["qdisc add dev data root handle 1: htb default 0"]
+    lines = ["qdisc add dev nk root handle 1: htb default 0"]
     for address in (NEAR, FAR):
         minor = address.rpartition(".")[2]
         match = f"u32 match ip dst {address}/32 flowid 1:{minor}"
-        lines.append(classes.format("data", 1, minor))
-        lines.append(f"qdisc add dev data parent 1:{minor} handle 1{minor}: pfifo limit 10000")
-        lines.append(f"filter add dev data parent 1: prio {minor} protocol ip {match}")
-    redirect = "u32 match u32 0 0 action mirred egress redirect dev ifb-data"
+        lines.append(classes.format("nk", 1, minor))
+        lines.append(f"qdisc add dev nk parent 1:{minor} handle 1{minor}: pfifo limit 10000")
+        lines.append(f"filter add dev nk parent 1: prio {minor} protocol ip {match}")
+    redirect = "u32 match u32 0 0 action mirred egress redirect dev ifb-nk"
     fresh_network.clear()
     fresh_network.tc(*lines)
     fresh_network.tc(
-        "qdisc add dev ifb-data root handle 2: htb default 1",
-        classes.format("ifb-data", 2, 1),
-        "qdisc add dev ifb-data parent 2:1 handle 21: pfifo limit 10000",
-        "qdisc add dev data ingress",
-        f"filter add dev data parent ffff: protocol ip prio 1 {redirect}",
+        "qdisc add dev ifb-nk root handle 2: htb default 1",
+        classes.format("ifb-nk", 2, 1),
+        "qdisc add dev ifb-nk parent 2:1 handle 21: pfifo limit 10000",
+        "qdisc add dev nk ingress",
+        f"filter add dev nk parent ffff: protocol ip prio 1 {redirect}",
         node=fresh_network.near,
     )
     fresh_network.packets(3)  # address resolution
@@ -226,9 +226,7 @@ def test_what_a_limit_does_not_hold_is_dropped_and_counted(network: Network) -> 
     network.receive[NEAR].settimeout(3.0)
     packets = list(arrived(network.receive[NEAR]))
     network.receive[NEAR].settimeout(QUIET_S)
-    shown = network.sender.run(
-        ["tc", "-s", "qdisc", "show", "dev", "data", "parent", "1:2"], timeout_s=SOON_S
-    )
+    shown = network.sender.run(["tc", "-s", "qdisc", "show", "dev", "nk", "parent", "1:2"], timeout_s=SOON_S)
     assert [packet.number for packet in packets] == list(range(50))
     assert "dropped 70" in shown.stdout
 
@@ -277,7 +275,7 @@ def test_a_duplicating_netem_bears_no_other_on_its_device(network: Network) -> N
     """In older kernels it does; who wants copies from more than one peer makes them otherwise."""
     network.leaf("netem limit 1000 delay 1ms")
     said = network.sender.run(
-        ["tc", "qdisc", "replace", "dev", "data", "parent", "1:3", "netem", "duplicate", "5%"],
+        ["tc", "qdisc", "replace", "dev", "nk", "parent", "1:3", "netem", "duplicate", "5%"],
         timeout_s=SOON_S,
         check=False,
     )
@@ -290,7 +288,7 @@ def test_a_change_keeps_what_it_does_not_name(network: Network) -> None:
     kept = network.shown()
     assert {"corrupt", "reorder", "rate"} < kept.keys()
     assert "loss-random" not in kept
-    network.leaf("netem limit 1000 delay 40ms corrupt 0% reorder 100% gap 0 rate 0bit")
+    network.leaf("netem limit 1000 delay 40ms corrupt 0% reorder 0% rate 0bit")
     assert not {"corrupt", "reorder", "rate"} & network.shown().keys()
     packets = network.packets(200)
     assert len(packets) == 200
@@ -302,7 +300,7 @@ def test_a_distribution_is_a_file_in_the_folder_that_tc_is_told(network: Network
     folder.mkdir(exist_ok=True)
     # Half of all packets one deviation early, half one late.
     (folder / "two.dist").write_text("\n".join(["-8192", "8192"] * 512))
-    line = "qdisc replace dev data parent 1:2 handle 22: netem limit 1000 delay 40ms 20ms distribution two"
+    line = "qdisc replace dev nk parent 1:2 handle 22: netem limit 1000 delay 40ms 20ms distribution two"
     network.sender.run(
         ["tc", "-batch", "-"], input_text=line + "\n", timeout_s=SOON_S, env={"TC_LIB_DIR": str(folder)}
     )

@@ -23,7 +23,7 @@ from tests.netem import initramfs, parts
 ENV_SLOW_GUEST = "SHOAL_SLOW_GUEST"  # set to 1 in the guest, which carries little and has netem for certain
 DEFAULT_TESTS = "tests/links"
 RUN_OUTSIDE_A_BOX = ("tests/box", "tests/unit")  # the guest is a box; these open their own, or need none
-TIMEOUT_S = 300.0
+TIMEOUT_S = 900.0
 MEMORY_MB = 1536
 # The processor's counter ticks alike for both of the guest's processors, only the kernel cannot know it; its
 # second choice is a clock that costs thirty times as much to read.
