@@ -88,11 +88,8 @@ class Holding:
                 select.select([self._poll], [], [])
                 is_heard = True
             else:
-                # What arrives meanwhile waits in its socket and has its stamp; only orders are heard at once.
                 due_ns = max(due_ns, released_ns + self._grain_ns)
-                until_ns = min(due_ns, read_ns + self._pause_ns)
-                left_ns = max(0, until_ns - time.monotonic_ns())
-                is_heard = bool(select.select([self._orders], [], [], left_ns / NS_PER_S)[0])
+                is_heard = self._wait(due_ns, read_ns + self._pause_ns)
             now_ns = time.monotonic_ns()
             if due_ns is not None and now_ns >= due_ns:
                 # As much too early as others are too late: half a grain.
@@ -103,6 +100,20 @@ class Holding:
                 read_ns = now_ns
                 if not self._look():
                     return 0
+
+    def _wait(self, due_ns: int, watch_ns: int) -> bool:
+        """Until something is due; or there is something to look at, for packets only from `watch_ns` on."""
+        now_ns = time.monotonic_ns()
+        if now_ns < watch_ns:
+            # What arrives meanwhile waits in its socket and has its stamp; only orders are heard at once.
+            left_ns = max(0, min(due_ns, watch_ns) - now_ns)
+            if select.select([self._orders], [], [], left_ns / NS_PER_S)[0]:
+                return True
+            if due_ns <= watch_ns:
+                return False
+            now_ns = time.monotonic_ns()
+        # epoll's own time-out counts in milliseconds.
+        return bool(select.select([self._poll], [], [], max(0, due_ns - now_ns) / NS_PER_S)[0])
 
     def _look(self) -> bool:
         """Take in all that is there; False when there will be no orders any more."""

@@ -35,6 +35,7 @@ SLACK_MS = 40.0 if IS_SLOW else 4.0
 TRIES = 3
 QUEUE = 3
 SO_RCVBUFFORCE = 33
+ROOM_BYTES = 64 << 20
 
 
 class End:
@@ -80,11 +81,16 @@ class Pair:
 
         return self.near.threads.submit(measure).result(SOON_S)
 
-    def send(self, numbers: range) -> None:
+    def send(self, numbers: range, per_s: float | None = None) -> None:
+        """At once, or at a rate: an unprivileged receiver's buffer is small."""
+
         def run() -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
                 link.connect((self.far.address, PORT))
+                began = time.monotonic()
                 for number in numbers:
+                    if per_s:
+                        time.sleep(max(0.0, began + number / per_s - time.monotonic()))
                     link.send(number.to_bytes(4, "big"))
 
         self.near.threads.submit(run).result(SOON_S)
@@ -93,8 +99,9 @@ class Pair:
     def received(self) -> Iterator[Future[list[int]]]:
         """The numbers that arrive at the far node, until none has come for a while after this block."""
         link = self.far.keeper.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM_BYTES)
         with contextlib.suppress(PermissionError):
-            link.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+            link.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM_BYTES)
         link.bind((self.far.address, PORT))
         all_sent = threading.Event()
 
@@ -158,7 +165,7 @@ def test_a_packet_takes_the_latency_that_was_asked(pair: Pair, latency_ms: float
 def test_what_is_lost_is_counted_and_the_rest_arrives_in_order(pair: Pair) -> None:
     pair.hold(Shape(latency_ms=20.0, jitter_ms=5.0, loss=0.3))
     with pair.received() as received:
-        pair.send(range(2000))
+        pair.send(range(2000), per_s=3000.0)
     numbers = received.result()
     state = pair.state()
     assert state.packets == 2000
