@@ -326,7 +326,7 @@ class Alive(ProcessId):
         return type(self).up
 
 
-def test_the_proportional_size_is_read_when_the_cheap_one_changed(tmp_path: Path) -> None:
+def test_the_proportional_size_is_read_when_the_cheap_one_has_grown(tmp_path: Path) -> None:
     proc, now = Proc(tmp_path), [100.0]
 
     class Part(Alive):
@@ -334,16 +334,16 @@ def test_the_proportional_size_is_read_when_the_cheap_one_changed(tmp_path: Path
 
     account = Account(Part(10, 1), proc=tmp_path, clock=lambda: now[0])
     assert account.usage().proportional_bytes == 320 * 1024
-    proc.process(10, "part", utime=0, reaped=0, pss_kb=80, children="11", resident_pages=20)
-    now[0] += 1.9  # too soon, be it changed
+    proc.process(10, "part", utime=0, reaped=0, pss_kb=80, children="11", resident_pages=2000)
+    now[0] += 1.9  # too soon, be it grown
     again = account.usage()
     assert again.proportional_bytes == 320 * 1024
     assert again.cpu_seconds == pytest.approx((156 + 16) / os.sysconf("SC_CLK_TCK"))  # a counter never falls
     now[0] += 0.2
     later = account.usage()
     assert (later.proportional_bytes, later.proportional_peak_bytes) == (100 * 1024, 320 * 1024)
-    proc.process(10, "part", utime=0, reaped=0, pss_kb=70, children="11", resident_pages=20)
-    now[0] += 29  # nothing has changed as far as one can see
+    proc.process(10, "part", utime=0, reaped=0, pss_kb=70, children="11", resident_pages=2020)
+    now[0] += 29  # by one part in a hundred: no new peak
     assert account.usage().proportional_bytes == 100 * 1024
     now[0] += 2
     assert account.usage().proportional_bytes == 90 * 1024
