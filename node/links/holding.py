@@ -28,7 +28,7 @@ from node.links.queue_messages import LARGE_BYTES, SMALL_BYTES
 
 LONGEST_PAUSE_NS: Final = 2_000_000
 PAUSE_SHARE: Final = 4  # of the shortest delay
-GRAIN_SHARE: Final = 20  # of the shortest delay: what is due within a grain is let through together
+GRAIN_SHARE: Final = 10  # of the shortest delay: what is due within a grain is let through together
 LEAST_GRAIN_NS: Final = 50_000
 MOST_GRAIN_NS: Final = 1_000_000
 NS_PER_S: Final = 1_000_000_000

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from node.contract import ShoalError
 from node.contract.links import LinkTable, PeerLinks, Shape
 from node.contract.probes import Echo
 from node.fork import fork
@@ -277,6 +278,44 @@ def test_a_peer_that_is_shaped_no_more_is_not_queued(pair: Pair) -> None:
         pair.send(range(100, 200))
     assert sorted(received.result()) == list(range(200))  # those held went at once
     pair.far.iptables("-A", pair.near.address)
+
+
+def test_holding_costs_next_to_nothing_while_nothing_is_due(pair: Pair) -> None:
+    """Also beside a link without latency, whose packets must be seen as soon as they come."""
+    links = tuple(
+        PeerLinks(name, address, Shape(), shape)
+        for name, address, shape in (
+            (pair.near.name, pair.near.address, Shape(latency_ms=60_000.0)),
+            ("other", "10.77.41.9", Shape(loss=0.1)),
+        )
+    )
+    table = LinkTable(pair.far.name, pair.far.address, SUBNET, None, None, links)
+    pair.far.holder.apply(table, {pair.near.name: QUEUE, "other": QUEUE + 1})
+    pair.send(range(5))
+    before, began = processor_s(pair.far.holder), time.monotonic()
+    with pair.received() as received:
+        pass
+    assert received.result() == []
+    assert pair.state().held == 5
+    assert processor_s(pair.far.holder) - before < 0.1 * (time.monotonic() - began)
+
+
+def processor_s(holder: Holder) -> float:
+    stat = Path(f"/proc/{holder.pid}/stat").read_text()
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_queue_that_is_taken_is_refused_with_its_reason(pair: Pair) -> None:
+    second = Holder(pair.far.log)
+    pair.far.keeper.call(second.start)
+    links = (PeerLinks(pair.near.name, pair.near.address, Shape(), Shape(latency_ms=5.0)),)
+    table = LinkTable(pair.far.name, pair.far.address, SUBNET, None, None, links)
+    try:
+        with pytest.raises(ShoalError, match=f"packet queue {QUEUE}: (.|\n)*nobody else"):
+            second.apply(table, {pair.near.name: QUEUE})
+    finally:
+        second.stop()
 
 
 def test_what_does_not_fit_into_a_queue_is_counted(pair: Pair) -> None:
