@@ -18,7 +18,7 @@ from orchestrator import host, process, prometheus_setup
 
 QEMU = "qemu-system-x86_64"
 KERNEL = "linux-image-amd64"  # not the smaller cloud kernel: that one has no 9p
-CURE = "on Debian: sudo apt-get update, then again"
+CURE = f"it takes {QEMU} and Debian's packages {KERNEL} and busybox-static: sudo apt-get update, then again"
 DOWNLOAD_TIMEOUT_S = 600.0
 UNPACK_TIMEOUT_S = 120.0
 
