@@ -130,6 +130,9 @@ class Limits:
     def close(self) -> None:
         """When all that was limited has ended: take the last figures, and remove the groups."""
         self._count()
+        for node in sorted(self._nodes.keys() - self._begun):
+            if self._limit(node, "cpu") is not None and isinstance(self._found["cpu"], Place):
+                self._found["cpu"] = Refused(f"{node} was never ready")
         for place in self._places.values():
             cgroups.remove(place.folder / self._name)
 

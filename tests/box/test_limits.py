@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,13 @@ from orchestrator.cgroups import KINDS, Kind, Place, Refused
 from orchestrator.limits import Limits
 
 TOP = Path(__file__).resolve().parents[2]
+# Goes into the group that it is told, as whatever systemd starts in a scope, and looks round from there.
+LOOK = """
+import os, pathlib, sys
+from orchestrator import cgroups
+(pathlib.Path(sys.argv[1]) / "cgroup.procs").write_text(str(os.getpid()))
+print(*cgroups.attempt().values(), pathlib.Path("/proc/self/cgroup").read_text(), sep=chr(10))
+"""
 WAIT_S = 60.0
 MEASURED_S = 4.0
 CORES = 0.25
@@ -110,3 +118,32 @@ def test_a_group_in_use_stays_and_is_removed_by_a_later_command(tmp_path: Path) 
     with limited(node(cpu=CORES), "cpu", tmp_path, "trainer") as (_, group):
         cgroups.remove_left(group.parent.name)
         assert group.exists()
+
+
+@pytest.mark.parametrize("mark", ["1", "0"])
+def test_a_group_that_was_delegated_is_used_and_no_other(mark: str) -> None:
+    place = need("cpu")
+    if place.version == 1 or place.home != place.folder:
+        pytest.skip("there is nothing to delegate from here")
+    scope = place.folder / f"{cgroups.PREFIX}test-scope-{os.getpid()}"
+    cgroups.make(place, "cpu", scope)
+    try:
+        os.setxattr(scope, "user.delegate", mark.encode())
+        looked = subprocess.run(
+            [sys.executable, "-c", LOOK, str(scope)],
+            cwd=TOP,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=WAIT_S,
+        )
+        cpu, _, own, *_ = looked.stdout.splitlines()
+        if mark == "1":
+            assert str(scope / cgroups.HOME) in cpu
+            assert own == f"0::/{scope.name}/{cgroups.HOME}"
+        else:
+            assert "was not delegated to us" in cpu
+            assert own == f"0::/{scope.name}"
+    finally:
+        cgroups.remove(scope)
+    assert not scope.exists()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator import cgroups
 from tests.run.test_run import RUN_S, shoal
 
 RING = Path(__file__).with_name("ring.yaml")
@@ -81,6 +82,15 @@ def test_all_take_part_in_every_round(ring: Ring) -> None:
     results = ring.read("results.json")
     assert (results["verdict"], results["rounds_completed"]) == ("held", 3), results["failure"]
     assert [sorted(row["updates"]) for row in results["rounds"]] == [list(ORDER[1:])] * 3
+
+
+def test_a_slow_class_is_held_to_its_share_where_the_host_can(ring: Ring) -> None:
+    if isinstance(refused := cgroups.attempt()["cpu"], cgroups.Refused):
+        pytest.skip(str(refused))
+    limits = ring.read("results.json")["limits"]
+    assert limits["nodes"] == {"w04": {"cpu": 0.25, "memory_bytes": None}}
+    assert limits["cpu"].startswith("enforced by cgroup v")
+    assert limits["counted"]["w04"]["throttled_seconds"] > 0
 
 
 def test_each_is_connected_to_its_neighbours_and_the_aggregator_alone(ring: Ring) -> None:

@@ -109,6 +109,15 @@ def test_a_group_without_the_nodes_parts_is_not_said_to_limit_them(kernel: Path)
     assert said["memory"].startswith("not enforced: no part of w01 is in ")
 
 
+def test_a_node_that_was_never_ready_was_never_limited(kernel: Path) -> None:
+    made = limits(kernel, PHONE, SLOW)
+    made.begin("w01")
+    made.close()
+    said = made.said()
+    assert said is not None
+    assert (said["cpu"], said["memory"]) == ("not enforced: w02 was never ready", "enforced by cgroup v2")
+
+
 def test_a_place_that_cannot_be_written_to_is_a_refusal(tmp_path: Path) -> None:
     place = Place(1, tmp_path / "nowhere", tmp_path / "nowhere")
     (tmp_path / "nowhere").write_text("a file")
