@@ -55,6 +55,7 @@ class Holder:
         self._exit_status: int | None = None
         self._orders = self._answers = -1
         self._said = b""
+        self._asked = 0
         self._last: Orders | None = None
 
     @property
@@ -134,8 +135,11 @@ class Holder:
         if self._orders < 0:
             raise HolderGoneError("The holder was not started.")
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
-        self._send(json.dumps(order).encode() + b"\n", deadline)
-        answer = json.loads(self._receive(deadline))
+        self._asked += 1
+        self._send(json.dumps({**order, "number": self._asked}).encode() + b"\n", deadline)
+        # An answer that an earlier call has waited for in vain may come first.
+        while (answer := json.loads(self._receive(deadline)))["number"] != self._asked:
+            pass
         if "error" in answer:
             raise ShoalError(answer["error"], answer["hint"])
         return from_json(HoldState, answer["state"])

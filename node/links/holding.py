@@ -130,7 +130,9 @@ class Holding:
         piece = os.read(self._orders, ORDER_BYTES)
         *lines, self._said = (self._said + piece).split(b"\n")
         for line in lines:
-            os.write(self._answers, json.dumps(self._obey(json.loads(line))).encode() + b"\n")
+            order = json.loads(line)
+            answer = {**self._obey(order), "number": order["number"]}
+            os.write(self._answers, json.dumps(answer).encode() + b"\n")
         return bool(piece)
 
     def _obey(self, order: dict[str, Any]) -> dict[str, Any]:

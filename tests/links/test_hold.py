@@ -20,7 +20,7 @@ from node.contract import ShoalError
 from node.contract.links import LinkTable, PeerLinks, Shape
 from node.contract.probes import Echo
 from node.fork import fork
-from node.links import nfqueue
+from node.links import hold, nfqueue
 from node.links.hold import HeldState, Holder, HolderGoneError
 from node.links.icmp import echo, opened
 from node.namespace import NodeThread, enter
@@ -256,6 +256,20 @@ def test_a_killed_holder_leaves_the_link_dark_until_it_is_back(pair: Pair) -> No
     back = pair.round_trips_ms(5)
     assert len(back) == 5
     assert min(back) >= 10.0
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = pair.far.holder
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGSTOP)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(hold, "ANSWER_TIMEOUT_S", 0.05)
+        with pytest.raises(HolderGoneError, match="does not answer"):
+            holder.state()
+    os.kill(holder.pid, signal.SIGCONT)
+    assert pair.hold(Shape(latency_ms=7.0)).latency_ms == 7.0
 
 
 def test_a_change_loses_nothing_of_thousands_that_are_held(pair: Pair) -> None:
