@@ -6,6 +6,7 @@ import re
 import statistics
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,9 +56,10 @@ class Learner:
         self._hyperparameters = self._optimizer.get_hparams(
             self._optimizer.initialize(tf.TensorSpec((), tf.float32))
         )
-        tf.keras.utils.set_random_seed(0)  # of dropout, where a user's model has it
+        tf.keras.utils.set_random_seed(0)
         # The model's variables live as long as the traced functions that use them.
-        self._keras = self._build()
+        self._keras = _with_generators(self._build)
+        self._generators = _generators(self._keras)
         self._model = self._variable_model(self._keras)
         self._names = _names(self._keras)
         self._train = build_client_work(
@@ -89,7 +91,7 @@ class Learner:
         learning_rate: float,
         seed: int,
     ) -> Trained:
-        """Train from `weights`; the seed decides the order of the examples. No epochs: a zero update."""
+        """Train from `weights`; the seed decides order and dropout. No epochs: a zero update."""
         if local_epochs == 0:
             return Trained({name: np.zeros_like(array) for name, array in weights.items()}, len(data), 0.0)
         self._model.reset_metrics()
@@ -98,6 +100,8 @@ class Learner:
             for name, value in self._hyperparameters.items()
         )
         base = tff.learning.models.ModelWeights([tf.constant(weights[name]) for name in self._names], [])
+        for place, generator in enumerate(self._generators):
+            generator.reset_from_seed(int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
         batches = _batches(data, local_epochs, batch_size, seed)
         result, metrics = self._train(self._optimizer, base, batches, hyperparameters)
         update = {name: array.numpy() for name, array in zip(self._names, result.update, strict=True)}
@@ -186,6 +190,22 @@ def _names(keras_model: Any) -> list[str]:
         layer, _, kind = variable.name.partition(":")[0].rpartition("/")
         names.append(f"{place:02d}.{re.sub(r'_[0-9]+$', '', layer)}.{kind}")
     return names
+
+
+def _with_generators(build: Callable[[], Any]) -> Any:
+    """A model whose layers, such as dropout, draw from generators that can be seeded for each training."""
+    tf.keras.backend.experimental.enable_tf_random_generator()
+    try:
+        return build()
+    finally:
+        tf.keras.backend.experimental.disable_tf_random_generator()
+
+
+def _generators(keras_model: Any) -> list[Any]:
+    """Those of its layers, inner models' too, in an order of the model's own."""
+    makers = [getattr(layer, "_random_generator", None) for layer in keras_model.submodules]
+    found = [getattr(maker, "_generator", None) for maker in makers]
+    return [generator for generator in found if generator is not None]
 
 
 def _ends_in_softmax(keras_model: Any) -> bool:

@@ -133,6 +133,25 @@ def test_the_users_own_model_trains(last: str | None, tmp_path: Path, digits: Sp
     assert learner.evaluate(stepped(model, trained.update), digits.test).accuracy > 0.8
 
 
+DROPPING = (
+    "keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.Sequential("
+    "[keras.layers.Dense(32), keras.layers.Dropout(0.5)]), keras.layers.Dense(10)])"
+)
+
+
+def test_the_seed_decides_what_dropout_drops(tmp_path: Path, shards: list[Dataset]) -> None:
+    learner, other = own(tmp_path, DROPPING), own(tmp_path, DROPPING)
+    model, one = learner.initial_weights(1), shards[0].take(np.array([0]))  # has no order
+
+    def trained(by: Learner, seed: int) -> Weights:
+        return by.train(model, one, **{**HOW, "seed": seed, "local_epochs": 2}).update
+
+    first, second = trained(learner, 1), trained(learner, 2)
+    assert not equal(first, second)
+    assert equal(trained(other, 2), second)  # whatever was trained before
+    assert equal(trained(learner, 1), first)
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
