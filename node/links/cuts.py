@@ -1,10 +1,11 @@
 """Cuts, and what is held back, as rules of iptables at the receiver. Pure.
 
-    filter INPUT, from data ── SHOAL-CUT ── one chain for each fault: its peers are dropped or rejected
+    filter INPUT ── SHOAL-CUT ── one chain for each fault: its peers are dropped or rejected
     mangle INPUT, from data ── SHOAL-HOLD ── each peer: to its NFQUEUE, or only counted
 
 Mangle comes before filter, so a packet that was held meets the cut when it arrives, not when it was sent. A
-chain for each fault: a cut that two faults share ends with the later of them.
+chain for each fault: a cut that two faults share ends with the later of them. Cuts do not ask for the
+interface: the holder's copies of doubled packets come over another.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def put_hold(rules: list[Rule], actual: KernelRules) -> str:
 
 def put_base() -> str:
     """The chain that the faults' chains are joined to; it stays."""
-    return _script("filter", [CUT_CHAIN], [f"-A INPUT -i {DATA} -j {CUT_CHAIN}"])
+    return _script("filter", [CUT_CHAIN], [f"-A INPUT -j {CUT_CHAIN}"])
 
 
 def put_cut(fault: str, rules: list[Rule], actual: KernelRules) -> str:
@@ -119,7 +120,7 @@ def put_cuts(cuts: Mapping[str, list[Rule]], actual: KernelRules) -> str:
     lines = [line for fault, rules in cuts.items() for line in _appends(chain_of(fault), rules)]
     lines += [f"-A {CUT_CHAIN} -j {chain}" for chain in wanted]
     if "filter" not in actual.tables:
-        lines.append(f"-A INPUT -i {DATA} -j {CUT_CHAIN}")
+        lines.append(f"-A INPUT -j {CUT_CHAIN}")
     gone = [chain for chain in stale if chain not in wanted]
     return _script("filter", [CUT_CHAIN, *wanted, *gone], [*lines, *(f"-X {chain}" for chain in gone)])
 
@@ -139,7 +140,7 @@ def parse(saved: str) -> KernelRules:
                 chains.setdefault(name, [])
         elif match := RULE.match(line):
             chain, rest = match["chain"], match["rest"]
-            if chain == "INPUT" and rest in (f"-i {DATA} -j {CUT_CHAIN}", f"-i {DATA} -j {HOLD_CHAIN}"):
+            if chain == "INPUT" and rest in (f"-j {CUT_CHAIN}", f"-i {DATA} -j {HOLD_CHAIN}"):
                 tables.add(table)
             elif chain == CUT_CHAIN and rest.startswith("-j "):
                 joined.append(rest[3:])

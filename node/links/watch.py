@@ -53,27 +53,32 @@ class Watch:
 
     async def _watch(self) -> None:
         looked_s = time.monotonic()
-        self._look()
+        is_right = self._look()
         while True:
             await asyncio.sleep(HOLDER_S)
-            if self._links.holder_ended() is not None or time.monotonic() - looked_s >= LOOK_S:
-                self._look()
+            is_dark = is_right and self._links.holder_ended() is not None  # what does not help is not hurried
+            if is_dark or time.monotonic() - looked_s >= LOOK_S:
+                is_right = self._look()
                 looked_s = time.monotonic()
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Compare, and repair what differs; whether all is as asked then."""
         table = self._links.table
         if table is None or not (has_any_shape(table) or self._links.is_cut):
-            return
+            return True
         try:
             self.seen = self._links.see()
             if said := self._links.differences(self.seen):
                 self.mismatches += len(said)
                 self._links.repair(self.seen)
                 self.seen = self._links.see()
-                left = self._links.differences(self.seen)
-                self._tell("; ".join(said), repaired=not left)
+                is_repaired = not self._links.differences(self.seen)
+                self._tell("; ".join(said), repaired=is_repaired)
+                return is_repaired
         except ShoalError as error:  # what cannot be read is not known to be right
             self._tell(f"the links cannot be read or repaired: {error.message}", repaired=False)
+            return False
+        return True
 
     def _tell(self, said: str, *, repaired: bool) -> None:
         self._events.write("link_mismatch", said=said, repaired=repaired, in_fault=self._links.is_cut)

@@ -250,6 +250,24 @@ def test_a_cut_is_one_way_and_ends_with_its_own_fault(sides: tuple[Side, Side, S
     assert state.links[0].cut_packets >= 10  # what healed cuts had dropped still counts
 
 
+def test_a_cut_holds_for_the_copies_of_doubled_packets_too(sides: tuple[Side, Side, Side]) -> None:
+    a, b, _ = sides
+    put(sides, FREE, Shape(latency_ms=5, duplicate=1.0))
+    sink = a.ask("open", carrier="udp", nonce=NONCE)
+    told = {
+        "nonce": NONCE,
+        "peer_address": a.address,
+        "port": sink["port"],
+        "packets": 20,
+        "packets_per_s": 500,
+    }
+    b.ask("send", carrier="udp", **told)
+    assert a.ask("close", sink=sink["sink"], expected=20, wait_ms=500)["duplicates"] > 10
+    a.cut(Cut("doubled", {"lnk2": "drop"}))
+    assert not a.hears(b)
+    a.heal("doubled")
+
+
 def test_two_faults_may_cut_at_the_same_instant(sides: tuple[Side, Side, Side]) -> None:
     a, _, _ = sides
     put(sides)
@@ -314,7 +332,7 @@ def test_what_somebody_else_breaks_is_seen_and_repaired(sides: tuple[Side, Side,
         "tc qdisc delete dev data ingress",
         "tc qdisc delete dev ifb-data root",
         "iptables -F SHOAL-C-kept",
-        "iptables -D INPUT -i data -j SHOAL-CUT",
+        "iptables -D INPUT -j SHOAL-CUT",
         "iptables -t mangle -F SHOAL-HOLD",
         "ip link delete ifb-data",
     ):
