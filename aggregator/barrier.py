@@ -10,7 +10,7 @@ from typing import Final
 
 from node.events import Events
 
-RELEASE_S: Final = 60.0  # then the round is opened all the same, and the run cannot promise anything
+RELEASE_S: Final = 120.0  # then the round is opened all the same, and the run cannot promise anything
 LOOK_S: Final = 0.05  # the agent, another process, writes the file
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from node.contract.links import DelayEngine, LinkTable
 from node.contract.plan import NodePlan, Plan
 from node.contract.settings import SWARM_PORT, Neighbour, NodeSettings, ObjectRef
-from orchestrator import schedule
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Ground:
     data: Mapping[str, Any]  # data.json: the shards by node, and the held-out examples
     made: Mapping[str, Any]  # of node.prepare: engines and peer IDs of the nodes, CIDs of the files
     limits: Mapping[str, Any] | None  # which there are, and whether this host enforces them
+    delay_engine: DelayEngine = "none"
+    probed: Mapping[str, Any] | None = None  # what this kernel can do to packets; None: nothing is asked
 
     @property
     def swarm_key(self) -> Path:
@@ -42,7 +44,8 @@ def binding(ground: Ground) -> dict[str, Any]:
     return {
         "run": ground.run,
         "driver": "netns",
-        "delay_engine": "none",
+        "delay_engine": ground.delay_engine,
+        "kernel": ground.probed,
         "limits": ground.limits,
         "data": {key: ground.data[key] for key in ("synthetic", "classes", "input_shape", "test")},
         "nodes": {name: {key: about[key] for key in shown} for name, about in ground.made["nodes"].items()},
@@ -57,7 +60,13 @@ def binding(ground: Ground) -> dict[str, Any]:
     }
 
 
-def settings(plan: Plan, node: NodePlan, ground: Ground) -> NodeSettings:
+def settings(
+    plan: Plan,
+    node: NodePlan,
+    ground: Ground,
+    links: LinkTable | None = None,
+    pauses: tuple[int, ...] = (),
+) -> NodeSettings:
     """What one node is told at its start."""
     nodes = ground.made["nodes"]
     who = {
@@ -91,5 +100,7 @@ def settings(plan: Plan, node: NodePlan, ground: Ground) -> NodeSettings:
         shards={ground.path(shard): name for name, shard in shards.items()} if node is aggregator else {},
         test_file=ground.path(ground.data["test"]) if node is aggregator else None,
         classes=ground.data["classes"],
-        pauses=schedule.pauses(plan) if node is aggregator else (),
+        links=links,
+        delay_engine=ground.delay_engine,
+        pauses=pauses if node is aggregator else (),
     )

@@ -23,6 +23,7 @@ from node.contract import ShoalError
 LINE_BYTES = 200
 PIECE_BYTES = 1 << 16
 CONNECT_TIMEOUT_S = 5.0
+SHOWN_BYTES = 400
 
 
 class GateError(ShoalError):
@@ -101,21 +102,35 @@ class Gate:
         self, host: str, port: int, path: str, *, headers: Mapping[str, str], timeout_s: float
     ) -> tuple[bytes, Mapping[str, str]]:
         """The body and headers of an HTTP page inside the fleet."""
+        return self.ask(host, port, "GET", path, None, headers=headers, timeout_s=timeout_s)
+
+    def ask(
+        self,
+        host: str,
+        port: int,
+        method: str,
+        path: str,
+        body: bytes | None,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float,
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """One HTTP request to the inside of the fleet; the answer's body and headers."""
         request = http.client.HTTPConnection(host, port, timeout=timeout_s)
         request.sock = self.connect(host, port, timeout_s)
         try:
-            request.request("GET", path, headers=dict(headers))
+            request.request(method, path, body=body, headers=dict(headers))
             reply = request.getresponse()
-            body = reply.read()
+            answer = reply.read()
         except (OSError, http.client.HTTPException) as err:
             raise GateError(f"{host}:{port}{path}: {type(err).__name__}: {err}") from err
         finally:
             request.close()
         if reply.status != 200:
             raise GateError(
-                f"{host}:{port}{path}: HTTP {reply.status}: {body[:200].decode(errors='replace')}"
+                f"{host}:{port}{path}: HTTP {reply.status}: {answer[:SHOWN_BYTES].decode(errors='replace')}"
             )
-        return body, {name.lower(): value for name, value in reply.getheaders()}
+        return answer, {name.lower(): value for name, value in reply.getheaders()}
 
 
 class Door(socketserver.ThreadingTCPServer):

@@ -28,6 +28,7 @@ ZYGOTE_TIMEOUT_S = 180.0  # it imports TensorFlow Federated
 GATE_TIMEOUT_S = 20.0
 FORK_TIMEOUT_S = 30.0
 NETWORK_TIMEOUT_S = 60.0
+ZYGOTE_GONE = -9  # what else ends it; it stays until all of its nodes have ended
 
 # How soon TCP notices a dead link and its return, for engines whose sockets cannot be told.
 SYSCTLS: Mapping[str, Mapping[str, int]] = {
@@ -48,16 +49,22 @@ class NetnsFleet:
         logs: Path,
         node_ended: Callable[[str, int], None],
         limits: Limits | None = None,
+        zygote_ended: Callable[[str, int], None] | None = None,
     ) -> None:
         self._box, self._plan, self._secrets, self._logs, self._limits = box, plan, secrets, logs, limits
         self._temporary = secrets / "tmp"  # TensorFlow leaves files behind in its own
         self._temporary.mkdir()
         self._node_ended = node_ended
+        self._zygote_ended = zygote_ended  # of each node that ends with it
         self.nodes: dict[str, Node] = {}
         self.gate = Gate(secrets / "gate.sock")
         self._importing: queue.Queue[bytes] = queue.Queue()
         self._zygote: socket.socket | None = None
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._forked: set[str] = set()
+        # More daemons than cores: more threads in each would only look for work and find none.
+        self._threads = max(1, (os.cpu_count() or 1) // len(plan.nodes))
+        self._leaving = threading.Event()
 
     def build_network(self) -> None:
         """Bridges, nodes, and the box's own address on `ctl`, for the gate and Prometheus."""
@@ -85,7 +92,9 @@ class NetnsFleet:
                 },
             )
             # One segment in a packet, so that an interface's counters are those of a real line.
-            script = f"ip link set dev {DATA} gso_max_segs 1\n{settings}\n"
+            pinned = f"src {planned.data_address} congctl lock {network.congestion_control}"
+            route = f"ip route replace {data} dev {DATA} {pinned}"
+            script = f"ip link set dev {DATA} gso_max_segs 1\n{route}\n{settings}\n"
             node.run(["sh", "-e"], input_text=script, timeout_s=NETWORK_TIMEOUT_S)
             self.nodes[planned.name] = node
         lay_trunks(self._box, self._plan)
@@ -94,10 +103,11 @@ class NetnsFleet:
         lines = self._begin("gate", [sys.executable, "-m", "orchestrator.gate", str(self.gate.path)])
         self._wait_ready("gate", lines, GATE_TIMEOUT_S)
 
-    def begin_zygote(self) -> None:
-        """Begin the one import of TensorFlow Federated for the whole fleet."""
+    def begin_zygote(self, *modules: str) -> None:
+        """Begin the one import for the whole fleet: of these, else of TensorFlow Federated."""
+        imports = [word for module in modules for word in ("--import", module)]
         path = self._secrets / "zygote.sock"
-        self._importing = self._begin("zygote", [sys.executable, "-m", "node.zygote", str(path)])
+        self._importing = self._begin("zygote", [sys.executable, "-m", "node.zygote", str(path), *imports])
 
     def wait_zygote(self, timeout_s: float = ZYGOTE_TIMEOUT_S) -> None:
         """Until it has imported and takes orders."""
@@ -106,20 +116,28 @@ class NetnsFleet:
         self._zygote.connect(str(self._secrets / "zygote.sock"))
         threading.Thread(target=self._hear_zygote, args=(self._zygote.makefile("rb"),), daemon=True).start()
 
-    def start_node(self, name: str, settings: Path) -> dict[str, Any]:
-        """Fork a node's processes; their PID and start time, as the box counts them."""
+    def start_node(self, name: str, settings: Path, parts: Sequence[str] | None = None) -> dict[str, Any]:
+        """Fork a node's processes, or some of them; PID and start time, as the box counts them."""
         if self._zygote is None:
             raise ShoalError("the zygote was not started", "this is a mistake of ours")
         groups = self._limits.groups(name) if self._limits else []
-        asked = {"settings": str(settings), "node": name, "groups": groups}
-        self._zygote.sendall((json.dumps(asked) + "\n").encode())
+        asked = {"settings": str(settings), "node": name, "groups": groups, "parts": parts}
+        try:
+            self._zygote.sendall((json.dumps(asked) + "\n").encode())
+        except OSError as error:
+            raise ShoalError(f"node {name} was not forked: {error}; {self._tail('zygote')}") from None
         try:
             answer = self._answers.get(timeout=FORK_TIMEOUT_S)
         except queue.Empty:
             raise ShoalError(f"node {name} was not forked; {self._tail('zygote')}") from None
         if "error" in answer:
             raise ShoalError(f"node {name} was not forked: {answer['error']}")
+        self._forked.add(name)
         return answer
+
+    def leave(self) -> None:
+        """What ends from now on ends because the box does."""
+        self._leaving.set()
 
     def start_prometheus(self, argv: Sequence[str]) -> None:
         self._process("prometheus", argv)
@@ -128,15 +146,34 @@ class NetnsFleet:
         self, name: str, port: int, path: str, headers: Mapping[str, str], timeout_s: float
     ) -> tuple[bytes, Mapping[str, str]]:
         """A page of a node's, by its address on `ctl`."""
-        return self.gate.get(self.nodes[name].address(CTL), port, path, headers=headers, timeout_s=timeout_s)
+        return self.ask(name, port, "GET", path, None, headers, timeout_s)
+
+    def ask(
+        self,
+        name: str,
+        port: int,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout_s: float,
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """One HTTP request to a node, by its address on `ctl`."""
+        there = self.nodes[name].address(CTL)
+        return self.gate.ask(there, port, method, path, body, headers=headers, timeout_s=timeout_s)
 
     def _hear_zygote(self, stream: Any) -> None:
         for line in stream:
             said = json.loads(line)
             if "exited" in said:
+                self._forked.discard(said["exited"])
                 self._node_ended(said["exited"], said["status"])
             else:
                 self._answers.put(said)
+        self._answers.put({"error": f"the zygote has ended; {self._tail('zygote')}"})
+        if self._zygote_ended is not None and not self._leaving.is_set():
+            for name in sorted(self._forked):  # they end with it, and nobody is left to tell of that
+                self._zygote_ended(name, ZYGOTE_GONE)
 
     def _process(self, name: str, argv: Sequence[str], stdout: int | None = None) -> Process:
         path = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
@@ -145,7 +182,7 @@ class NetnsFleet:
                 argv,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
-                env={"PYTHONPATH": path, "TMPDIR": str(self._temporary)},
+                env={"PYTHONPATH": path, "TMPDIR": str(self._temporary), "GOMAXPROCS": str(self._threads)},
             )
 
     def _begin(self, name: str, argv: Sequence[str]) -> queue.Queue[bytes]:

@@ -47,6 +47,10 @@ class Timeline:
         if self._plan.faults:
             self._thread.start()
 
+    def leave(self) -> None:
+        """Do nothing further; whoever is in the middle of something finds the fleet gone."""
+        self._ended.set()
+
     def stop(self) -> None:
         """Do nothing further, wait for what is being verified, and note what never came."""
         self._ended.set()

@@ -1,6 +1,6 @@
 """Which delay engines this kernel can do: found out by doing, never by reading lists of modules.
 
-python -m node.links.engine    in the box: what works, as JSON
+python -m node.links.engine [WANTED.json]    in the box: what works, as JSON; and the engine for these links
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from node.contract import HostError, ShoalError
 from node.contract.links import DelayEngine, LinkTable, Shape
-from node.contract.schema import to_json
+from node.contract.schema import from_json, to_json
 from node.links.delays import impossible, is_held
 from node.links.kernel import Kernel
 from node.links.leaf import Leaf
@@ -27,6 +27,7 @@ DEVICE: Final = "shoal-probe"
 PEER: Final = "shoal-probe2"
 CHAIN: Final = "SHOAL-PROBE"
 QUEUE: Final = 65_000
+MOST_TOLD: Final = 5
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,37 @@ def _try_hold(kernel: Kernel) -> None:
         pass
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Every table that a run may ask for, with and without its faults."""
+
+    delay_engine: Literal["auto", "netem", "hold"]
+    tables: tuple[LinkTable, ...]
+
+
+def bound(wanted: Wanted) -> dict[str, Any]:
+    """What works here, and the engine for these links; HostError where they cannot be made."""
+    probed = probe()
+    engine = choose(wanted.delay_engine, wanted.tables, probed)
+    if said := refusals(wanted.tables, engine, probed):
+        raise HostError(
+            "this host cannot make these links: " + "; ".join(said[:MOST_TOLD]),
+            "change the scenario, or take a kernel that can",
+        )
+    return {"engine": engine, "probed": to_json(probed)}
+
+
 def main(arguments: Sequence[str]) -> int:
-    if arguments:
+    if len(arguments) > 1:
         print(__doc__, file=sys.stderr)
         return 64
     try:
-        print(json.dumps(to_json(probe())))
+        if arguments:
+            print(json.dumps(bound(from_json(Wanted, json.loads(Path(arguments[0]).read_text())))))
+        else:
+            print(json.dumps(to_json(probe())))
     except ShoalError as error:
-        print(f"engine: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return int(error.exit_code)
     return 0
 

@@ -1,0 +1,139 @@
+"""The emulated network of one run: which engine makes it, whether it is as planned, what breaks it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from node.contract import ShoalError
+from node.contract.links import DelayEngine, InForce, LinkTable
+from node.contract.plan import Plan
+from node.contract.probes import PROBE_S
+from node.contract.schema import to_json
+from node.links.table import tables
+from orchestrator import process, schedule
+from orchestrator.box import Box
+from orchestrator.calibration import Calibration
+from orchestrator.calibrator import Calibrator
+from orchestrator.faults.agents import AgentFleet, Call
+from orchestrator.history import Event, History
+from orchestrator.measurements import Network
+from orchestrator.preparation import failed
+from orchestrator.timeline import Timeline
+
+ENGINE_TIMEOUT_S: Final = 60.0
+LINKS_S: Final = 60.0  # for all nodes to put their links in force
+FIRST_ROUND: Final = 1
+
+
+class Emulation:
+    """Of a plan that asks nothing of its links, and breaks nothing, nothing of this is done."""
+
+    def __init__(self, plan: Plan, history: History, say: Callable[[str], None], call: Call) -> None:
+        self._plan, self._history, self._say = plan, history, say
+        self.is_shaped = Network(plan).is_shaped()
+        self.is_asked = self.is_shaped or bool(plan.faults)
+        self.engine: DelayEngine = "none"
+        self.probed: Mapping[str, Any] | None = None
+        self._tables = tables(plan)
+        self._fleet = AgentFleet(plan, call)
+        self._call = call
+        self._timeline = Timeline(plan, history, self._fleet, say)
+        self._is_begun = False
+        self.calibration: Calibration | None = None
+        self.lateness: dict[str, Any] | None = None
+
+    @property
+    def pauses(self) -> tuple[int, ...]:
+        """Rounds that the aggregator opens when it is told: the first, and those with faults."""
+        return tuple(sorted({*schedule.pauses(self._plan), *((FIRST_ROUND,) if self.is_asked else ())}))
+
+    def table(self, node: str) -> LinkTable | None:
+        return self._tables[node] if self.is_asked else None
+
+    # -- before the nodes start
+    def bind(self, box: Box, folder: Path) -> None:
+        """Choose the engine; HostError when this host cannot make the plan's links."""
+        if not self.is_asked:
+            return
+        states = [replace(self._plan, links=links) for links in schedule.link_states(self._plan)]
+        wanted = {
+            "delay_engine": self._plan.network.delay_engine,
+            "tables": [to_json(table) for state in states for table in tables(state).values()],
+        }
+        file = folder / "links-wanted.json"
+        file.write_text(json.dumps(wanted))
+        try:
+            done = box.run([sys.executable, "-m", "node.links.engine", str(file)], timeout_s=ENGINE_TIMEOUT_S)
+        except process.CommandFailedError as err:
+            raise failed(err) from None
+        found = json.loads(done.stdout)
+        self.engine, self.probed = found["engine"], found["probed"]
+
+    # -- while it lives
+    def heard(self, event: Event) -> None:
+        """Before round 1 the links are measured; from then on the timetable holds."""
+        if not self.is_asked or self._is_begun or event["kind"] != "round_due":
+            return
+        self._is_begun = True
+        self._wait_links()
+        if self.is_shaped:
+            self._calibrate()
+        self._fleet.read_clocks()
+        self._timeline.start()
+        if FIRST_ROUND not in schedule.pauses(self._plan):
+            self._fleet.release(FIRST_ROUND)
+            self._history.note("round_released", round=FIRST_ROUND)
+
+    def _wait_links(self) -> None:
+        """Agents tell it before their node's other parts start, so this is mostly over."""
+        names = {node.name for node in self._plan.nodes}
+        self._history.wait(
+            lambda events: names <= {e["node"] for e in events if e["kind"] == "links_applied"}, LINKS_S
+        )
+
+    def _calibrate(self) -> None:
+        began_s = time.monotonic()
+        self._say("measuring the links")
+        calibrator = Calibrator(lambda node, path, body: self._call(node, "POST", path, body, PROBE_S))
+        self.calibration = found = calibrator.measure(self._plan, everything=False)
+        self._history.note(
+            "calibrated",
+            figures=len(found.figures),
+            outside=list(found.outside),
+            seconds=time.monotonic() - began_s,
+        )
+        outcome = f"{len(found.outside)} outside" if found.outside else "all as intended"
+        self._say(
+            f"{len(found.figures)} figures of {found.measured_links} of {found.links} links measured "
+            f"in {found.seconds:.1f} s: {outcome}"
+        )
+        for said in found.outside:
+            self._say(f"  {said}")
+
+    def leave(self) -> None:
+        """The run ends early: nothing more is done to the fleet."""
+        self._timeline.leave()
+
+    def stop(self) -> None:
+        """End the timetable, and take what the holders say of themselves, while the agents still answer."""
+        self._timeline.stop()
+        if not self.is_asked:
+            return
+        packets, late, counted = 0, 0, False
+        for node in self._plan.nodes:
+            try:
+                state: InForce = self._fleet.get_links(node.name)
+            except ShoalError as error:
+                self._history.note("links_unread", of=node.name, message=error.message)
+                continue
+            if state.lateness is not None:
+                counted = True
+                packets += state.lateness.packets
+                late += state.lateness.beyond_tolerance
+        self.lateness = {"packets": packets, "beyond_tolerance": late} if counted else None

@@ -1,0 +1,74 @@
+"""What a run takes from its fleet before the fleet ends: counters, series, logs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from node.contract.plan import Plan
+from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
+from orchestrator import prometheus
+from orchestrator.gate import GateError
+from orchestrator.history import History
+from orchestrator.netns import NetnsFleet
+
+SCRAPED_S: Final = 15.0  # two of the longest intervals, and Prometheus' own start
+PAGE_S: Final = 15.0
+EXPORT_S: Final = 60.0
+CHAIN_FILES: Final = ("head", "open-round.jsonl")
+RECEIVED: Final = 'shoal_interface_received_bytes_total{interface="data"}'
+PEAKS: Final = "shoal_part_proportional_peak_bytes"
+
+Counters = dict[str, dict[str, float]]  # what → node → figure
+
+
+def counters(plan: Plan, fleet: NetnsFleet) -> Counters:
+    """What the agents count at the end of the rounds."""
+    return {"end": _read(plan, fleet, RECEIVED), "memory": _read(plan, fleet, PEAKS)}
+
+
+def _read(plan: Plan, fleet: NetnsFleet, series: str) -> dict[str, float]:
+    """A series of every node's agent, summed over its labels; nodes that do not answer are left out."""
+    found = {}
+    for node in plan.nodes:
+        try:
+            page, _ = fleet.get(node.name, AGENT_PORT, "/metrics", {}, PAGE_S)
+        except GateError:
+            continue
+        lines = [line for line in page.decode().splitlines() if line.startswith(series)]
+        if lines:
+            found[node.name] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+    return found
+
+
+def export(plan: Plan, fleet: NetnsFleet, history: History, say: Callable[[str], None], into: Path) -> None:
+    """Every sample that Prometheus has."""
+
+    def get(path: str) -> bytes:
+        return fleet.gate.get("127.0.0.1", PROMETHEUS_PORT, path, headers={}, timeout_s=EXPORT_S)[0]
+
+    try:
+        if not prometheus.wait_scraped(get, len(plan.nodes), time.time(), SCRAPED_S):
+            say(f"not every node was scraped within the last {SCRAPED_S:g} s; the series end before")
+        prometheus.export(get, into)
+    except GateError as err:
+        history.note("export_failed", message=str(err))
+        say(f"the series were not exported: {err}")
+
+
+def logs(plan: Plan, hidden: Path, directory: Path) -> None:
+    """What the nodes said, and the aggregator's durable state; keys and repositories stay behind."""
+    for node in plan.nodes:
+        folder = hidden / node.name
+        for log in sorted(folder.glob("*.log")):
+            into = directory / "logs" / node.name
+            into.mkdir(exist_ok=True)
+            shutil.copyfile(log, into / log.name)
+        for name in CHAIN_FILES:
+            if (folder / "aggregator" / name).exists():
+                chain = directory / "chain"
+                chain.mkdir(exist_ok=True)
+                shutil.copyfile(folder / "aggregator" / name, chain / name)
