@@ -9,6 +9,7 @@ a verdict on every expectation.
     shoal new mine                   begin one of your own: scenarios/mine.yaml, with comments
     shoal validate mine              see whether it is right, before anything is started
     shoal plan mine --seed 8         see exactly what a run would do
+    shoal calibrate mine             measure its links against what it asks for
     shoal doctor                     see whether this host can do it, and what cures it if not
 
     shoal run baseline --keep        leave its fleet up after the verdict; then, from another terminal:
@@ -115,6 +116,13 @@ def run(options: argparse.Namespace) -> int:
     return job.main(options)
 
 
+def calibrate(options: argparse.Namespace) -> int:
+    """Measure a scenario's links."""
+    from orchestrator import calibrate as job
+
+    return job.main(options)
+
+
 def seconds(text: str) -> float:
     """A length of time that can be waited for."""
     value = float(text)
@@ -206,6 +214,16 @@ def parser() -> tuple[Parser, list[str]]:
     one.add_argument(
         "-v", "--verbose", action="store_true", help="tell every event of every node, on standard error"
     )
+    add_json(one)
+
+    one = add(
+        "calibrate",
+        calibrate,
+        "measure every link of a scenario against what it asks for",
+        "\nIt starts the nodes' agents alone, on the emulated network, and ends them. A run measures one\n"
+        "link of each kind by itself. Exit status 2: a link is not as intended.",
+    )
+    add_scenario(one)
     add_json(one)
 
     one = add(

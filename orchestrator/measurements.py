@@ -33,6 +33,7 @@ STREAM_MOST_RTT_MS: Final = 60.0  # a stream fills longer links only after many 
 STREAM_BACK_SHARE: Final = 30  # acknowledgements take about a fortieth of what they acknowledge
 STREAM_WARM_UP_S, STREAM_WINDOW_S = 1.0, 1.5
 PACKETS_WARM_UP_S, PACKETS_WINDOW_S = 0.3, 0.8
+JITTERS_IN_WINDOW: Final = 200
 OVERHEAD_S: Final = 0.4  # of requests and of what is on its way
 BUDGET_S: Final = 15.0
 SIDE_BY_SIDE: Final = 8
@@ -206,7 +207,8 @@ def press_job(network: Network, link: LinkPlan, cap: int) -> Job:
     payload = int(max(3 * LEAST_UDP_PAYLOAD_BYTES, min(MOST_UDP_PAYLOAD_BYTES, room)))
     packet_s = 8 * (payload + UDP_HEADERS_BYTES) / cap
     warm_up_s = max(PACKETS_WARM_UP_S, 12 * packet_s)
-    window_s = max(PACKETS_WINDOW_S, SEGMENTS * packet_s)
+    # Jitter moves both ends of the window.
+    window_s = max(PACKETS_WINDOW_S, SEGMENTS * packet_s, JITTERS_IN_WINDOW * link.jitter_ms / 1000)
     return Job(
         "goodput_bit_s",
         link.from_,
