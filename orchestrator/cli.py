@@ -134,7 +134,7 @@ def seconds(text: str) -> float:
 def parser() -> tuple[Parser, list[str]]:
     """The whole command line, and the names of its commands."""
     top = Parser(prog="shoal", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND ARG", parser_class=Parser)
 
     def add(name: str, does: Callable[[argparse.Namespace], int], summary: str, more: str = "") -> Parser:
         command: Parser = commands.add_parser(
