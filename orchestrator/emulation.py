@@ -86,7 +86,7 @@ class Emulation:
             self._calibrate()
         self._fleet.read_clocks()
         self._timeline.start()
-        if FIRST_ROUND not in schedule.pauses(self._plan):
+        if not self._plan.faults:  # else the timetable releases it, as every round that waits
             self._fleet.release(FIRST_ROUND)
             self._history.note("round_released", round=FIRST_ROUND)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from node.contract import HostError, ShoalError
+from node.contract import ExitCode, HostError, ShoalError
 from node.contract.plan import Plan
 from orchestrator import trunks
 from orchestrator.box import Box, Node
@@ -28,7 +28,7 @@ ZYGOTE_TIMEOUT_S = 180.0  # it imports TensorFlow Federated
 GATE_TIMEOUT_S = 20.0
 FORK_TIMEOUT_S = 30.0
 NETWORK_TIMEOUT_S = 60.0
-ZYGOTE_GONE = -9  # what else ends it; it stays until all of its nodes have ended
+ZYGOTE_END_S = 5.0
 
 # How soon TCP notices a dead link and its return, for engines whose sockets cannot be told.
 SYSCTLS: Mapping[str, Mapping[str, int]] = {
@@ -59,6 +59,7 @@ class NetnsFleet:
         self.nodes: dict[str, Node] = {}
         self.gate = Gate(secrets / "gate.sock")
         self._importing: queue.Queue[bytes] = queue.Queue()
+        self._zygote_process: Process | None = None
         self._zygote: socket.socket | None = None
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self._forked: set[str] = set()
@@ -100,14 +101,15 @@ class NetnsFleet:
         lay_trunks(self._box, self._plan)
 
     def start_gate(self) -> None:
-        lines = self._begin("gate", [sys.executable, "-m", "orchestrator.gate", str(self.gate.path)])
+        _, lines = self._begin("gate", [sys.executable, "-m", "orchestrator.gate", str(self.gate.path)])
         self._wait_ready("gate", lines, GATE_TIMEOUT_S)
 
     def begin_zygote(self, *modules: str) -> None:
         """Begin the one import for the whole fleet: of these, else of TensorFlow Federated."""
         imports = [word for module in modules for word in ("--import", module)]
         path = self._secrets / "zygote.sock"
-        self._importing = self._begin("zygote", [sys.executable, "-m", "node.zygote", str(path), *imports])
+        argv = [sys.executable, "-m", "node.zygote", str(path), *imports]
+        self._zygote_process, self._importing = self._begin("zygote", argv)
 
     def wait_zygote(self, timeout_s: float = ZYGOTE_TIMEOUT_S) -> None:
         """Until it has imported and takes orders."""
@@ -172,8 +174,17 @@ class NetnsFleet:
                 self._answers.put(said)
         self._answers.put({"error": f"the zygote has ended; {self._tail('zygote')}"})
         if self._zygote_ended is not None and not self._leaving.is_set():
+            status = self._zygote_status()
             for name in sorted(self._forked):  # they end with it, and nobody is left to tell of that
-                self._zygote_ended(name, ZYGOTE_GONE)
+                self._zygote_ended(name, status)
+
+    def _zygote_status(self) -> int:
+        """What ended it, as far as it can be told."""
+        assert self._zygote_process is not None
+        try:
+            return self._zygote_process.wait(ZYGOTE_END_S)
+        except subprocess.TimeoutExpired:
+            return int(ExitCode.BUG)  # it lives, and talks to us no more
 
     def _process(self, name: str, argv: Sequence[str], stdout: int | None = None) -> Process:
         path = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
@@ -185,14 +196,14 @@ class NetnsFleet:
                 env={"PYTHONPATH": path, "TMPDIR": str(self._temporary), "GOMAXPROCS": str(self._threads)},
             )
 
-    def _begin(self, name: str, argv: Sequence[str]) -> queue.Queue[bytes]:
-        """Start a process; the lines that it says."""
+    def _begin(self, name: str, argv: Sequence[str]) -> tuple[Process, queue.Queue[bytes]]:
+        """Start a process; it, and the lines that it says."""
         started = self._process(name, argv, stdout=subprocess.PIPE)
         lines: queue.Queue[bytes] = queue.Queue()
         stream = started.stdout
         assert stream is not None
         threading.Thread(target=_pass_on, args=(stream, lines), daemon=True).start()
-        return lines
+        return started, lines
 
     def _wait_ready(self, name: str, lines: queue.Queue[bytes], timeout_s: float) -> None:
         """Until a process says `ready`."""

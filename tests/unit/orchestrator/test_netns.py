@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,24 @@ from typing import Any, cast
 import pytest
 
 from node.contract import ShoalError
-from node.contract.plan import Plan
 from orchestrator.box import Box
 from orchestrator.netns import NetnsFleet
+from orchestrator.process import Process
+from tests.unit.orchestrator.test_schedule import plan_of
 
 SOON_S = 10.0
+
+
+class EndedProcess:
+    """A zygote's process that was ended by SIGTERM, or still lives."""
+
+    status: int | None = -15
+
+    def wait(self, timeout_s: float) -> int:
+        assert 0 < timeout_s <= SOON_S
+        if self.status is None:
+            raise subprocess.TimeoutExpired("zygote", timeout_s)
+        return self.status
 
 
 class FakeZygote:
@@ -51,7 +65,7 @@ class Driven:
         self.ended: queue.Queue[tuple[str, int, str]] = queue.Queue()
         self.fleet = NetnsFleet(
             cast(Box, None),
-            cast(Plan, None),
+            plan_of(),
             folder,
             folder,
             lambda name, status: self.ended.put((name, status, "node")),
@@ -59,6 +73,8 @@ class Driven:
         )
         (folder / "zygote.log").write_text("its last words\n")
         self.zygote = FakeZygote(folder)
+        self.process = EndedProcess()
+        self.fleet._zygote_process = cast(Process, self.process)
         self.fleet._importing.put(b"ready\n")
         self.fleet.wait_zygote(SOON_S)
         self.zygote.accept()
@@ -95,9 +111,16 @@ def test_of_a_zygote_that_dies_every_node_that_still_lived_is_lost(driven: Drive
     assert driven.ended.get(timeout=SOON_S) == ("w01", 1, "node")
     driven.zygote.die()
     lost = [driven.ended.get(timeout=SOON_S) for _ in range(2)]
-    assert lost == [("agg", -9, "zygote"), ("w02", -9, "zygote")]
+    assert lost == [("agg", -15, "zygote"), ("w02", -15, "zygote")]
     with pytest.raises(ShoalError, match=r"node w03 was not forked: .*\nits last words"):
         driven.fleet.start_node("w03", Path("s.json"))
+
+
+def test_of_a_zygote_that_only_fell_silent_no_signal_is_made_up(driven: Driven) -> None:
+    driven.start("w01", pid=7, start_ticks=70)
+    driven.process.status = None
+    driven.zygote.die()
+    assert driven.ended.get(timeout=SOON_S) == ("w01", 70, "zygote")
 
 
 def test_the_end_of_the_box_is_no_loss(driven: Driven) -> None:
