@@ -6,8 +6,6 @@ import json
 import os
 import socket
 import statistics
-import struct
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -18,22 +16,12 @@ import pytest
 
 from node.namespace import NodeThread
 from orchestrator.box import Box, Node
+from tests.links.datagrams import QUIET_S, Packet, arrived, listen, send
 from tests.netem.guest import ENV_SLOW_GUEST
 
 SOON_S = 20.0
 SENDER, NEAR, FAR = "10.81.0.1", "10.81.0.2", "10.81.0.3"
-QUIET_S = 0.5  # nothing came for so long: nothing will
 HUGE_RATE = "100gbit"
-SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33  # Python has no names for them
-PADDING = b"netem" * 40
-
-
-class Packet(NamedTuple):
-    """One that arrived."""
-
-    number: int
-    one_way_ms: float
-    is_whole: bool
 
 
 class Network(NamedTuple):
@@ -72,34 +60,6 @@ class Network(NamedTuple):
     def entrance(self, words: str) -> None:
         """The queue of packets that came from the sender, at the near node."""
         self.tc(f"qdisc replace dev ifb-nk parent 2:1 handle 22: {words}", node=self.near)
-
-
-def send(address: str, count: int, gap_s: float) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
-        for number in range(count):
-            out.sendto(struct.pack("!IQ", number, time.time_ns()) + PADDING, (address, 7000))
-            if gap_s:
-                time.sleep(gap_s)
-
-
-def listen(address: str) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-    listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    listener.settimeout(QUIET_S)
-    listener.bind((address, 7000))
-    return listener
-
-
-def arrived(listener: socket.socket) -> Iterator[Packet]:
-    while True:
-        try:
-            data, [(_, _, stamp)], *_ = listener.recvmsg(2048, 64)
-        except TimeoutError:
-            return
-        seconds, nanoseconds = struct.unpack("qq", stamp)  # when the kernel had it, however late we are
-        number, sent_ns = struct.unpack("!IQ", data[:12])
-        yield Packet(number, (seconds * 10**9 + nanoseconds - sent_ns) / 1e6, data[12:] == PADDING)
 
 
 @pytest.fixture(scope="module")
