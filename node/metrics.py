@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -84,6 +85,7 @@ class RoleMetrics:
         try:
             yield server.server_port
         finally:
+            server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which else looks twice a second
             server.shutdown()
             server.server_close()
             thread.join()

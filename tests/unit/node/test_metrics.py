@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import urllib.request
+from http.server import ThreadingHTTPServer
+from socketserver import BaseServer
 
 import pytest
 
@@ -67,6 +70,20 @@ def test_it_answers_on_loopback_as_long_as_it_is_exposed() -> None:
         with pytest.raises(HostError, match=f"127.0.0.1:{port}"), metrics.exposed(port):
             pass
         assert taken.fileno() > 0
+
+
+def test_its_end_does_not_wait_until_the_server_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = ThreadingHTTPServer.serve_forever
+    monkeypatch.setattr(BaseServer, "serve_forever", lambda self: serve(self, poll_interval=60.0))
+
+    def expose() -> None:
+        with RoleMetrics("trainer").exposed(0):
+            pass
+
+    exposing = threading.Thread(target=expose, daemon=True)
+    exposing.start()
+    exposing.join(20.0)
+    assert not exposing.is_alive()
 
 
 def test_roles_of_one_node_have_ports_of_their_own() -> None:

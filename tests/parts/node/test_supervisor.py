@@ -16,15 +16,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from node.__main__ import main, read_settings
 from node.cgroup import MEMBERS, Group
-from node.contract import ExitCode, HostError, UsageError
+from node.contract import ExitCode, HostError
 from node.events import Events
 from node.fork import Signals, exit_status, fork
 from node.part import Forked, Part
 from node.process import ProcessId
 from node.supervisor import supervise
-from node.zygote import main as zygote_main
 
 TOP = Path(__file__).resolve().parents[3]
 WAIT_S = 20.0
@@ -228,29 +226,6 @@ def is_socket(descriptor: str) -> bool:
         return False
 
 
-# -- the command line
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("{", "s.json:1: no valid JSON"),
-        ("{}", "s.json: run: this key is missing"),
-        ('{"rum": 1}', "s.json: rum: unknown key"),
-    ],
-)
-def test_wrong_settings_are_named_with_file_and_key(tmp_path: Path, text: str, complaint: str) -> None:
-    (tmp_path / "s.json").write_text(text)
-    with pytest.raises(UsageError) as caught:
-        read_settings(tmp_path / "s.json")
-    assert complaint in caught.value.message
-
-
-def test_missing_settings_are_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "none.json")]) == ExitCode.USAGE
-    assert "none.json: No such file" in capsys.readouterr().err
-
-
 # -- control groups
 def test_all_but_the_agent_are_started_in_the_groups_and_the_supervisor_comes_out_again(
     events: Events, tmp_path: Path
@@ -313,14 +288,3 @@ def test_a_zygote_answers_what_it_cannot_do_and_leaves_no_socket(tmp_path: Path)
         zygote.kill()
         zygote.wait()
     assert not path.exists()
-
-
-def test_a_place_where_a_zygote_cannot_listen_is_a_message(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    taken = tmp_path / "z.sock"
-    taken.touch()
-    for path in (tmp_path / "no" / "z.sock", taken):
-        assert zygote_main([str(path), "--import", "json"]) == ExitCode.USAGE
-        assert f"cannot listen on {path}" in capsys.readouterr().err
-    assert taken.exists()  # it is somebody else's
