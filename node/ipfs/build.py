@@ -17,12 +17,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 if __package__ in (None, ""):  # run by path
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from node.contract import ENV_IPFSD, ENV_KUBO, ExitCode, HostError, ShoalError
+from node.contract import ENV_IPFSD, ENV_KUBO, HostError, ShoalError
 from node.ipfs import cache
 
 SOURCES = cache.TOP / "node" / "ipfsd"
@@ -64,7 +64,7 @@ def find_toolchain(sources: Path, home: Path) -> Toolchain:
     return on_path(needed_version(sources), home) or from_pypi(home)
 
 
-def run_with_go(command: list[str]) -> None:
+def run_with_go(command: list[str]) -> NoReturn:
     """Become a command that finds the same Go and the same caches as the build."""
     home = cache.folder()
     own = environment(home)
@@ -244,16 +244,9 @@ def run_go(command: list[str], sources: Path, home: Path) -> tuple[int, str]:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        if sys.argv[1:2] == ["run"]:
-            run_with_go(sys.argv[2:])
-        print(build())
-    except ShoalError as err:
-        cache.say(f"make ipfs: {err}")
-        return int(err.exit_code)
-    except KeyboardInterrupt:
-        return 130
-    return int(ExitCode.HELD)
+    if sys.argv[1:2] == ["run"]:
+        return cache.answer("make ipfs", lambda: run_with_go(sys.argv[2:]))
+    return cache.answer("make ipfs", build)
 
 
 if __name__ == "__main__":

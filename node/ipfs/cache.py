@@ -10,10 +10,10 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from node.contract import ENV_CACHE, HostError
+from node.contract import ENV_CACHE, ExitCode, HostError, ShoalError
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -66,6 +66,18 @@ def keep_newest(parent: Path, count: int) -> None:
 def say(text: str) -> None:
     """Progress goes to standard error: standard output carries the result alone."""
     print(text, file=sys.stderr, flush=True)
+
+
+def answer(command: str, find: Callable[[], object]) -> int:
+    """Print what a command finds, or its complaint; the exit status."""
+    try:
+        print(find())
+    except ShoalError as err:
+        say(f"{command}: {err}")
+        return int(err.exit_code)
+    except KeyboardInterrupt:
+        return 130
+    return int(ExitCode.HELD)
 
 
 class Progress:

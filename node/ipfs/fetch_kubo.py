@@ -25,7 +25,7 @@ from typing import BinaryIO
 if __package__ in (None, ""):  # run by path
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from node.contract import ENV_KUBO, ExitCode, HostError, ShoalError
+from node.contract import ENV_KUBO, HostError
 from node.ipfs import cache
 
 VERSION = "0.43.1"
@@ -149,14 +149,8 @@ def cure() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=f"Fetch Kubo {VERSION} into the cache folder.")
     parser.add_argument("--from", dest="home_url", default=HOME, metavar="URL", help=f"instead of {HOME}")
-    try:
-        print(fetch(parser.parse_args().home_url))
-    except ShoalError as err:
-        cache.say(f"make kubo: {err}")
-        return int(err.exit_code)
-    except KeyboardInterrupt:
-        return 130
-    return int(ExitCode.HELD)
+    home_url = parser.parse_args().home_url
+    return cache.answer("make kubo", lambda: fetch(home_url))
 
 
 if __name__ == "__main__":

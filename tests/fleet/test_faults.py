@@ -31,6 +31,7 @@ from orchestrator.gate import GateError
 from orchestrator.history import History
 from orchestrator.listener import Listener
 from orchestrator.timeline import Timeline
+from tests.settings import node_settings
 
 TOP = Path(__file__).resolve().parents[2]
 BRIDGES = ("data", "ctl")
@@ -102,28 +103,14 @@ class Lab:
 
     def _settings(self, name: str, home: Path, chosen: Any) -> NodeSettings:
         (planned,) = [node for node in self.plan.nodes if node.name == name]
-        return NodeSettings(
-            run="r1",
-            name=name,
-            roles=(),
-            seed=1,
-            folder=str(home),
+        return node_settings(
+            name,
+            home,
             data_address=planned.data_address,
             ctl_address=planned.ctl_address,
-            engine="embedded",
-            engine_path="",
-            transport="prompt",
-            swarm_key_file="",
             token_file=str(self.folder / "token"),
-            neighbours=(),
-            members={},
-            aggregator=None,
             workload=self.plan.workload,
             aggregation=self.plan.aggregation,
-            task_file=None,
-            shard=None,
-            shards={},
-            test_file=None,
             links=tables(self.plan)[name],
             delay_engine=chosen,
         )

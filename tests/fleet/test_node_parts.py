@@ -24,13 +24,10 @@ import pytest
 from pyarrow import parquet
 
 from node.contract.plan import (
-    AggregationPlan,
     NetworkPlan,
     NodePlan,
-    PartitionPlan,
     Plan,
     Role,
-    WorkloadPlan,
 )
 from node.contract.schema import to_json
 from node.contract.series import SERIES
@@ -51,6 +48,7 @@ from node.supervisor import daemon_of, events_of, parts_of, supervise
 from node.zygote import IMPORTS
 from orchestrator import prometheus
 from orchestrator.box import Box
+from tests.settings import AGGREGATION, WORKLOAD, node_settings
 
 TOP = Path(__file__).resolve().parents[2]
 DATA, CTL = "data2", "ctl2"  # other tests in this box have a bridge called data
@@ -58,8 +56,6 @@ NODES = {"p1": 1, "p2": 2}
 TOKEN = "open sesame"
 WAIT_S = 60.0
 PAUSE_S = 0.02  # between two looks
-WORKLOAD = WorkloadPlan("digits", "cnn", PartitionPlan("iid"), 1, 1, 32, 0.1)
-AGGREGATION = AggregationPlan("mean", "sync", 1.0, 30.0, {})
 
 
 @dataclass
@@ -140,28 +136,15 @@ def settings_of(name: str, folder: Path, secret_files: Path, **more: Any) -> Nod
     number = NODES[name]
     home = folder / name
     home.mkdir()
-    return NodeSettings(
-        run="r1",
-        name=name,
-        roles=more.pop("roles", ()),
-        seed=1,
-        folder=str(home),
+    return node_settings(
+        name,
+        home,
         data_address=f"10.78.1.{number}",
         ctl_address=f"10.78.2.{number}",
-        engine="embedded",
         engine_path=str(engine.path),
-        transport="prompt",
         swarm_key_file=str(secret_files / "swarm.key"),
         token_file=str(secret_files / "token"),
-        neighbours=(),
-        members={},
-        aggregator=None,
-        workload=WORKLOAD,
-        aggregation=AGGREGATION,
-        task_file=None,
-        shard=None,
-        shards={},
-        test_file=None,
+        **more,
     )
 
 

@@ -37,6 +37,7 @@ from node.namespace import NodeThread
 from node.process import Process
 from node.trainer import train
 from tests.fleet.lab import Member, cut, heal, swarm
+from tests.settings import node_settings
 from tests.unit.aggregator.fake_learning import FakeLearner, FakeOutcome, filled, template
 
 TOP = Path(__file__).resolve().parents[2]
@@ -83,28 +84,19 @@ class Lab:
             for other, member in self.members.items()
         }
         shards = {} if name != "agg" else {str(self.shard(one)): one for one in TRAINERS}
-        return NodeSettings(
+        return node_settings(
+            name,
+            self.home(name),
             run="test-run",
-            name=name,
             roles=(role,),
-            seed=1,
-            folder=str(self.home(name)),
             data_address=self.members[name].address,
-            ctl_address="",
-            engine="embedded",
-            engine_path="",
-            transport="prompt",
-            swarm_key_file="",
-            token_file="",
             neighbours=tuple(other for one, other in known.items() if one != name),
             members={member.peer.peer_id: one for one, member in self.members.items()},
             aggregator=None if name == "agg" else known["agg"],
             workload=WORKLOAD,
             aggregation=AGGREGATION,
-            task_file=None,
             shard=None if name == "agg" else self.reference(name),
             shards=shards,
-            test_file=None,
             classes=3,
         )
 

@@ -25,6 +25,7 @@ from node.learning.encoding import Weights
 from tests.fleet.lab import Member, swarm
 from tests.fleet.test_node_parts import Zygote
 from tests.fleet.test_rounds import signed_update
+from tests.settings import node_settings
 
 TRAINERS = ("w01", "w02", "w03")
 GIANT = "w03"
@@ -98,25 +99,17 @@ class Fleet:
             for other, member in self.members.items()
         }
         files = {one: self._folder / f"{one}.safetensors" for one in TRAINERS}
-        return NodeSettings(
+        return node_settings(
+            name,
+            self._folder / name,
             run="test-run",
-            name=name,
             roles=(role,),
-            seed=1,
-            folder=str(self._folder / name),
             data_address=self.members[name].address,
-            ctl_address="",
-            engine="embedded",
-            engine_path="",
-            transport="prompt",
-            swarm_key_file="",
-            token_file="",
             neighbours=tuple(other for one, other in known.items() if one != name),
             members={member.peer.peer_id: one for one, member in self.members.items()},
             aggregator=None if name == "agg" else known["agg"],
             workload=WORKLOAD,
             aggregation=ROBUST,
-            task_file=None,
             shard=None if name == "agg" else reference(files[name]),
             shards={str(file): one for one, file in files.items()} if name == "agg" else {},
             test_file=str(self._folder / TEST_FILE) if name == "agg" else None,

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from node.contract.links import Cut, CutDone, InForce, LinkTable, PeerLinks, Shape
-from node.contract.plan import AggregationPlan, PartitionPlan, WorkloadPlan
 from node.contract.schema import from_json, to_json
 from node.contract.series import SERIES
 from node.contract.settings import AGENT_PORT, EVENTS_FILE, NodeSettings
@@ -26,6 +25,7 @@ from node.namespace import enter
 from node.process import ProcessId
 from orchestrator.box import Box, Node
 from orchestrator.process import Process
+from tests.settings import node_settings
 
 TOP = Path(__file__).resolve().parents[2]
 SUBNET = "10.77.41.0/24"
@@ -49,28 +49,11 @@ class Running:
     def _made(self, links: LinkTable | None) -> NodeSettings:
         (self.folder / "token").write_text(TOKEN + "\n")
         probed = engine.probe()
-        return NodeSettings(
-            run="r1",
-            name=self.name,
-            roles=(),
-            seed=1,
-            folder=str(self.folder),
+        return node_settings(
+            self.name,
+            self.folder,
             data_address=self.address,
             ctl_address=self.ctl,
-            engine="embedded",
-            engine_path="/nowhere",
-            transport="prompt",
-            swarm_key_file="/nowhere",
-            token_file=str(self.folder / "token"),
-            neighbours=(),
-            members={},
-            aggregator=None,
-            workload=WorkloadPlan("digits", "cnn", PartitionPlan("iid"), 1, 1, 32, 0.1),
-            aggregation=AggregationPlan("mean", "sync", 1.0, 30.0, {}),
-            task_file=None,
-            shard=None,
-            shards={},
-            test_file=None,
             links=links,
             delay_engine="netem" if not probed.netem else "hold",
         )

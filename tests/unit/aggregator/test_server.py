@@ -5,34 +5,17 @@ import pytest
 from aggregator.learning import TffLearning
 from aggregator.server import job_of
 from node.contract import UsageError
-from node.contract.plan import AggregationPlan
 from node.contract.settings import Neighbour, NodeSettings
-from tests.unit.aggregator.fleet_of_fakes import workload
+from tests.settings import node_settings
 
 
 def settings(shards: dict[str, str]) -> NodeSettings:
-    return NodeSettings(
-        run="run",
-        name="agg",
+    return node_settings(
+        "agg",
         roles=("aggregator",),
-        seed=1,
-        folder="",
-        data_address="",
-        ctl_address="",
-        engine="embedded",
-        engine_path="",
-        transport="prompt",
-        swarm_key_file="",
-        token_file="",
         neighbours=(Neighbour("w01", "peer-w01", "/ip4/10.0.0.2/tcp/4001"),),
         members={"peer-agg": "agg", "peer-w02": "w02", "peer-w01": "w01", "peer-watch": "watcher"},
-        aggregator=None,
-        workload=workload(1),
-        aggregation=AggregationPlan("mean", "sync", 1.0, 1.0, {}),
-        task_file=None,
-        shard=None,
         shards=shards,
-        test_file=None,
     )
 
 

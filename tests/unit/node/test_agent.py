@@ -19,13 +19,13 @@ from node import agent
 from node.accounts import Account, Usage, cpu_seconds, interface_bytes, proportional_bytes, tree
 from node.agent import Agent, Sources, watch_ipfs
 from node.contract import UsageError
-from node.contract.plan import AggregationPlan, PartitionPlan, WorkloadPlan
 from node.contract.series import SERIES
 from node.contract.settings import EVENTS_FILE, Neighbour, NodeSettings
 from node.events import Events
 from node.ipfs.client import Client as IpfsClient
 from node.node_series import samples
 from node.process import ProcessId
+from tests.settings import node_settings
 from tests.unit.node.ipfs.fake_rpc import ME, OTHER, fake_daemon
 
 TOKEN = "open sesame"
@@ -34,30 +34,7 @@ Client = TestClient[web.Request, web.Application]
 
 
 def settings_in(folder: Path) -> NodeSettings:
-    workload = WorkloadPlan("digits", "cnn", PartitionPlan("iid"), 1, 1, 32, 0.1)
-    return NodeSettings(
-        run="r1",
-        name="w1",
-        roles=("trainer",),
-        seed=1,
-        folder=str(folder),
-        data_address="10.77.0.1",
-        ctl_address="127.0.0.1",
-        engine="embedded",
-        engine_path="/nowhere",
-        transport="prompt",
-        swarm_key_file=str(folder / "swarm.key"),
-        token_file=str(folder / "token"),
-        neighbours=(),
-        members={},
-        aggregator=None,
-        workload=workload,
-        aggregation=AggregationPlan("mean", "sync", 1.0, 30.0, {}),
-        task_file=None,
-        shard=None,
-        shards={},
-        test_file=None,
-    )
+    return node_settings("w1", folder, roles=("trainer",))
 
 
 @asynccontextmanager

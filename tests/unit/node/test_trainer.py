@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from node.contract.messages import Answer, Signed, Work
-from node.contract.plan import AggregationPlan, PartitionPlan, WorkloadPlan
 from node.contract.schema import canonical
 from node.contract.settings import NodeSettings, ObjectRef
 from node.control import Control
@@ -23,6 +22,7 @@ from node.learning import encoding
 from node.learning.encoding import Weights
 from node.metrics import RoleMetrics
 from node.trainer import Trainer, seed_of
+from tests.settings import node_settings
 from tests.unit.aggregator.fake_learning import FakeLearner, FakeOutcome, filled, template
 from tests.unit.aggregator.fake_objects import cid_of
 
@@ -118,29 +118,8 @@ DONE = Work("done")
 
 
 def settings(folder: Path) -> NodeSettings:
-    return NodeSettings(
-        run="run",
-        name="w1",
-        roles=("trainer",),
-        seed=7,
-        folder=str(folder),
-        data_address="",
-        ctl_address="",
-        engine="embedded",
-        engine_path="",
-        transport="prompt",
-        swarm_key_file="",
-        token_file="",
-        neighbours=(),
-        members={},
-        aggregator=None,
-        workload=WorkloadPlan("digits", "cnn", PartitionPlan("iid"), 1, 1, 8, 0.1),
-        aggregation=AggregationPlan("mean", "sync", 1.0, 1.0, {}),
-        task_file=None,
-        shard=ObjectRef(cid_of(SHARD), len(SHARD)),
-        shards={},
-        test_file=None,
-    )
+    shard = ObjectRef(cid_of(SHARD), len(SHARD))
+    return node_settings("w1", folder, run="run", roles=("trainer",), seed=7, shard=shard)
 
 
 async def life(folder: Path, ipfs: FakeIpfs, control: FakeControl) -> CountingLearner:
