@@ -99,7 +99,7 @@ class Emulation:
 
     def _calibrate(self) -> None:
         began_s = time.monotonic()
-        self._say("measuring the links")
+        self._say("measuring the links, one of each kind")
         calibrator = Calibrator(lambda node, path, body: self._call(node, "POST", path, body, PROBE_S))
         self.calibration = found = calibrator.measure(self._plan, everything=False)
         self._history.note(
@@ -108,10 +108,10 @@ class Emulation:
             outside=list(found.outside),
             seconds=time.monotonic() - began_s,
         )
-        outcome = f"{len(found.outside)} outside" if found.outside else "all as intended"
+        outcome = f"NOT as intended: {len(found.outside)}" if found.outside else "all as intended"
         self._say(
-            f"{len(found.figures)} figures of {found.measured_links} of {found.links} links measured "
-            f"in {found.seconds:.1f} s: {outcome}"
+            f"{found.measured_links} of {found.links} links are measured after {found.seconds:.1f} s; "
+            f"round trips, losses, rates: {len(found.figures)} in all, {outcome}"
         )
         for said in found.outside:
             self._say(f"  {said}")

@@ -23,8 +23,8 @@ def emulation_accurate(evidence: Evidence) -> Observed:
     faults = len(evidence.plan.faults)
     if calibration is None and not faults:
         raise UnobservedError("no link is shaped and nothing breaks: there was nothing to be accurate")
-    parts = [f"{calibration['figures']} figures of links were as intended"] if calibration else []
-    parts += [f"{faults} faults were verified"] if faults else []
+    parts = [f"figures of links as intended: {calibration['figures']}"] if calibration else []
+    parts += [f"faults verified: {faults}"] if faults else []
     return Observed(1, 1, ", ".join(parts))
 
 
@@ -34,7 +34,7 @@ def faults_verified(evidence: Evidence) -> Observed:
         raise UnobservedError("the plan has no faults")
     if doubts := fault_doubts(evidence):
         raise UnobservedError("; ".join(few(doubts)))
-    return Observed(1, 1, f"{len(evidence.plan.faults)} faults were verified at their start and at their end")
+    return Observed(1, 1, f"verified at their start and at their end: {len(evidence.plan.faults)}")
 
 
 def recovered_within(evidence: Evidence) -> Observed:
@@ -60,12 +60,16 @@ def recovery(evidence: Evidence, fault: FaultPlan, worker: str) -> Observed:
     for count, one in enumerate(later, start=1):
         if worker in one.accepted:
             return Observed(
-                count, count, f"{worker} was back in round {one.number}, {count}. after {fault.id}"
+                count, count, f"{worker} was back in round {one.number}, {nth(count)} after {fault.id}"
             )
     if not later:
         raise UnobservedError(f"no round was opened and closed after {fault.id} was healed")
     said = f"{worker} was not back in the {len(later)} rounds after {fault.id}"
     return Observed(len(later) + 1, math.inf, said)
+
+
+def nth(count: int) -> str:
+    return "the first" if count == 1 else f"number {count}"
 
 
 def missing_while_cut(evidence: Evidence) -> Observed:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from node.contract.plan import Plan
 from orchestrator.history import Event
+
+MOST_NAMED: Final = 6  # of the workers in one line
 
 
 def line(plan: Plan, event: Event, elapsed_s: float) -> str | None:
@@ -18,7 +23,7 @@ def line(plan: Plan, event: Event, elapsed_s: float) -> str | None:
                 outcome = f"accuracy {event['accuracy']:.3f}, loss {event['loss']:.3f}"
             return (
                 f"round {event['round']}/{plan.workload.rounds}: {outcome}, "
-                f"{len(event['accepted'])} of {workers} updates, {event['seconds']:.2f} s"
+                f"{len(event['accepted'])} of {workers} updates, {event['seconds']:.2f} s{without(event)}"
             )
         case "update_refused":
             return f"  refused in round {event['round']}: {event['sender']}: {event['reason']}"
@@ -27,3 +32,13 @@ def line(plan: Plan, event: Event, elapsed_s: float) -> str | None:
         case "failed":
             return f"  {event['node']}, {event['part']}: {event['message']}"
     return None
+
+
+def without(closed: Event) -> str:
+    """Whose updates a round did not wait for, or waited for in vain."""
+    return f", without {', '.join(few_names(closed['missing']))}" if closed["missing"] else ""
+
+
+def few_names(names: Sequence[str]) -> list[str]:
+    more = len(names) - MOST_NAMED
+    return [*names[:MOST_NAMED], f"{more} more"] if more > 1 else list(names)

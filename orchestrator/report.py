@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from node.contract.plan import Plan
+from orchestrator.progress import few_names
 
 MARKS = {"held": "+", "violated": "-", "unknown": "?"}
 
@@ -41,17 +42,24 @@ def network_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Of the emulated network, where there is one."""
     rows = []
     if measured := found["calibration"]:
-        said = f"{measured['figures']} figures in {number(measured['seconds'], 's')}"
-        outside = f"{len(measured['outside'])} outside; {found['delay_engine']} engine"
-        rows.append(("links measured before", f"{said}, {outside}"))
+        rows.append(("delay engine", str(found["delay_engine"])))
+        links = f"{measured['measured_links']} of {measured['links']} links"
+        outside = f"{len(measured['outside'])} of {measured['figures']} figures outside"
+        rows.append(("measured before round 1", f"{links}, {outside}"))
     if late := found["lateness"]:
-        rows.append(("held packets too late", f"{late['beyond_tolerance']} of {late['packets']}"))
+        rows.append(("packets delayed too long", f"{late['beyond_tolerance']} of {late['packets']}"))
     if probed := found["link_probes"]["count"]:
-        rows.append(("links probed meanwhile", f"{probed}, {found['link_probes']['outside']} outside"))
-    if faults := found["faults"]:
-        verified = sum(f["start_verified"] and f["heal_verified"] is not False for f in faults)
-        rows.append(("faults", f"{len(faults)}, {verified} verified"))
-    return rows
+        rows.append(("round trips while it ran", f"{found['link_probes']['outside']} of {probed} outside"))
+    return rows + [(fault["id"], fault_said(fault)) for fault in found["faults"]]
+
+
+def fault_said(fault: Mapping[str, Any]) -> str:
+    """Whom it hit, and what was seen of it."""
+    phases = {"start": fault["start_verified"], "heal": fault["heal_verified"]}  # None: it was not to heal
+    seen = [
+        f"{phase} {'verified' if yes else 'NOT verified'}" for phase, yes in phases.items() if yes is not None
+    ]
+    return f"{', '.join(few_names(fault['nodes']))}: {', '.join(seen)}"
 
 
 def number(value: float | None, unit: str = "") -> str:

@@ -17,6 +17,7 @@ from orchestrator.faults.fault import Effect, Fault, Fleet, Phase, Scene, Verifi
 from orchestrator.faults.flapping import Flapping
 from orchestrator.faults.partition import Partition
 from orchestrator.history import History
+from orchestrator.progress import few_names
 from orchestrator.schedule import State, Step
 
 LOOK_S: Final = 0.25
@@ -126,7 +127,8 @@ class Timeline:
             return
         kind = "fault_started" if step.verb == "start" else "fault_healed"
         self._history.note(kind, fault=step.fault.id, text=step.fault.text, **about)
-        self._say(f"  {step.fault.id}: {_news(step)} (within {effect.skew_ms:.1f} ms)")
+        nodes = f"{len(effect.effective_ns)} nodes within {effect.skew_ms:.1f} ms"
+        self._say(f"  {step.fault.id} {_news(step)}, on {nodes}")
 
     def _release(self, round_: int) -> None:
         try:
@@ -152,8 +154,7 @@ class Timeline:
         self._history.note(
             "fault_verified", fault=fault.plan.id, phase=phase, verified=bool(found.verified), said=found.said
         )
-        if not found.verified:
-            self._say(f"  {fault.plan.id}: NOT verified: {found.said}")
+        self._say(f"  {fault.plan.id}: {'verified' if found.verified else 'NOT verified'}: {found.said}")
 
     def _verified(self, fault: Fault, phase: Phase) -> Verified:
         until_s = time.monotonic() + VERIFY_S
@@ -218,7 +219,8 @@ class Timeline:
 
 
 def _news(step: Step) -> str:
-    return f"begins: {step.fault.text}" if step.verb == "start" else "is healed"
+    whom = ", ".join(few_names(step.fault.targets))
+    return f"begins for {whom} ({step.fault.text})" if step.verb == "start" else f"is healed for {whom}"
 
 
 def _made(fault: FaultPlan, plan: Plan) -> Fault:

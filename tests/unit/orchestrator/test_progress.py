@@ -14,6 +14,7 @@ CLOSED = {
     "completed": True,
     "closed_by": "all",
     "accepted": ["w01"],
+    "missing": ["w02"],
     "accuracy": 0.5,
     "loss": 1.0,
     "seconds": 3.0,
@@ -24,11 +25,15 @@ CLOSED = {
     ("kind", "fields", "said"),
     [
         ("all_ready", {"trainers": ["w01", "w02"]}, "2 workers are ready after 7.0 s"),
-        ("round_closed", CLOSED, "round 2/3: accuracy 0.500, loss 1.000, 1 of 2 updates, 3.00 s"),
         (
             "round_closed",
-            {**CLOSED, "completed": False, "accepted": []},
-            "round 2/3: no new model, 0 of 2 updates, 3.00 s",
+            CLOSED,
+            "round 2/3: accuracy 0.500, loss 1.000, 1 of 2 updates, 3.00 s, without w02",
+        ),
+        (
+            "round_closed",
+            {**CLOSED, "completed": False, "accepted": [], "missing": ["w01", "w02"]},
+            "round 2/3: no new model, 0 of 2 updates, 3.00 s, without w01, w02",
         ),
         (
             "update_refused",
