@@ -18,6 +18,7 @@ from node.contract.plan import (
     NodePlan,
     PartitionPlan,
     Plan,
+    Role,
     TracePlan,
     TrunkPlan,
     WorkloadPlan,
@@ -27,6 +28,8 @@ from orchestrator.calibrator import Calibrator
 from orchestrator.measurements import BUDGET_S, Job, Network, jobs, waves, within
 from orchestrator.probing import Prober
 
+TRAINER: tuple[Role, ...] = ("trainer",)
+AGGREGATOR: tuple[Role, ...] = ("aggregator",)
 NAMES = ("agg", "w01", "w02", "w03", "w04", "w05")
 
 
@@ -44,7 +47,7 @@ def plan(
         for a, b in itertools.permutations(NAMES, 2)
     )
     nodes = tuple(
-        NodePlan(n, ("trainer",) if n != "agg" else ("aggregator",), None, None, f"10.1.0.{i}", f"10.2.0.{i}")
+        NodePlan(n, TRAINER if n != "agg" else AGGREGATOR, None, None, f"10.1.0.{i}", f"10.2.0.{i}")
         for i, n in enumerate(NAMES, start=1)
     )
     return Plan(

@@ -68,7 +68,12 @@ def event(kind: str, at_s: float, node: str = "orchestrator", **fields: Any) -> 
 
 def fault(kind: str, at_s: float, **more: Any) -> dict[str, Any]:
     """Told 0.2 s after it was asked for, in force 0.1 s after."""
-    about = {"text": CUT.text, "nodes": ["w03"], "skew_ms": 1.0, "requested_ns": int((at_s - 0.2) * 1e9)}
+    about: dict[str, Any] = {
+        "text": CUT.text,
+        "nodes": ["w03"],
+        "skew_ms": 1.0,
+        "requested_ns": int((at_s - 0.2) * 1e9),
+    }
     return event(kind, at_s, fault=CUT.id, effective_ns={"w03": int((at_s - 0.1) * 1e9)}, **about, **more)
 
 
