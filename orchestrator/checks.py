@@ -70,6 +70,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "repeatable": Kind(round_checks.repeatable, None),
     "emulation_accurate": Kind(fault_checks.emulation_accurate, None),
     "faults_verified": Kind(fault_checks.faults_verified, None),
+    "lost_packets": Kind(fault_checks.lost_packets, ">=", takes_nodes=True),
     "recovered_within": Kind(fault_checks.recovered_within, "<=", "rounds"),
     "missing_while_cut": Kind(fault_checks.missing_while_cut, None),
 }

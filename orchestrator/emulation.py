@@ -40,6 +40,7 @@ class Emulation:
         self.is_asked = self.is_shaped or bool(plan.faults)
         self.engine: DelayEngine = "none"
         self.probed: Mapping[str, Any] | None = None
+        self._loses = any(link.loss for links in schedule.link_states(plan) for link in links)
         self._tables = tables(plan)
         self._fleet = AgentFleet(plan, call)
         self._call = call
@@ -84,6 +85,8 @@ class Emulation:
         self._wait_links()
         if self.is_shaped:
             self._calibrate()
+        if self._loses:  # the calibration's own losses are none of the rounds'
+            self._note_losses("before", self._read_links()[0])
         self._fleet.read_clocks()
         self._timeline.start()
         if not self._plan.faults:  # else the timetable releases it, as every round that waits
@@ -125,15 +128,27 @@ class Emulation:
         self._timeline.stop()
         if not self.is_asked:
             return
-        packets, late, counted = 0, 0, False
+        read, unread = self._read_links()
+        for name, why in unread.items():
+            self._history.note("links_unread", of=name, message=why)
+        held = [state.lateness for state in read.values() if state.lateness is not None]
+        packets, late = sum(one.packets for one in held), sum(one.beyond_tolerance for one in held)
+        self.lateness = {"packets": packets, "beyond_tolerance": late} if held else None
+        if self._loses:
+            self._note_losses("after", read)
+
+    def _read_links(self) -> tuple[dict[str, InForce], dict[str, str]]:
+        """Of all nodes by name; and why not, of those who do not answer."""
+        read, unread = {}, {}
         for node in self._plan.nodes:
             try:
-                state: InForce = self._fleet.get_links(node.name)
+                read[node.name] = self._fleet.get_links(node.name)
             except ShoalError as error:
-                self._history.note("links_unread", of=node.name, message=error.message)
-                continue
-            if state.lateness is not None:
-                counted = True
-                packets += state.lateness.packets
-                late += state.lateness.beyond_tolerance
-        self.lateness = {"packets": packets, "beyond_tolerance": late} if counted else None
+                unread[node.name] = error.message
+        return read, unread
+
+    def _note_losses(self, when: str, read: Mapping[str, InForce]) -> None:
+        """Packets that were lost on purpose so far, by link."""
+        if len(read) == len(self._plan.nodes):
+            lost = {f"{x.peer}>{name}": x.lost_packets for name, state in read.items() for x in state.links}
+            self._history.note("losses_counted", when=when, lost=lost)

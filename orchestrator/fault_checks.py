@@ -85,3 +85,16 @@ def missing_while_cut(evidence: Evidence) -> Observed:
     if heard:
         return Observed(0, 0, f"cut off and yet accepted: {', '.join(few(heard))}")
     return Observed(1, 1, f"{len(seen)} updates of workers that were cut off are missing, as they must")
+
+
+def lost_packets(evidence: Evidence) -> Observed:
+    """Packets that were lost on purpose on links from and to the nodes, while the rounds went on."""
+    counts = [evidence.of("losses_counted", when=when)[-1:] for when in ("before", "after")]
+    if not all(counts):
+        raise UnobservedError("no losses were counted: no link is asked to lose any, or nodes did not answer")
+    before, after = (found[0]["lost"] for found in counts)
+    links = [link for link in after if evidence.nodes & set(link.split(">"))]
+    if anew := [link for link in links if after[link] < before.get(link, 0)]:
+        raise UnobservedError(f"{anew[0]} was counted anew while the rounds went on")
+    lost = sum(after[link] - before.get(link, 0) for link in links)
+    return Observed(lost, lost, f"{lost} packets were lost on purpose on {len(links)} links")

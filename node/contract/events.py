@@ -22,6 +22,8 @@ EVENTS: Final[dict[str, str]] = {
     # received_bytes: what had come in on `data` when the round began for this node
     "trained": "round fetch_s train_s upload_s examples loss update size_bytes received_bytes",
     "update_answered": "round accepted reason",
+    # by a trainer that was asking: a request was answered after calls that failed, or silence, of silent_s
+    "control_answered": "path silent_s",
     "all_ready": "trainers",
     "round_opened": "round model size_bytes asked deadline_s received_bytes",
     "update_accepted": "round sender update examples bytes seconds train_s",
@@ -44,4 +46,5 @@ FAULT_EVENTS: Final[dict[str, str]] = {
     "fault_failed": "fault phase message",  # phase: start, flap, heal, verify, restore, end
     "fault_restored": "nodes faults",  # told again to an agent that began anew
     "round_released": "round",
+    "losses_counted": "when lost",  # when: before round 1, or at the end; lost: packets by link, as w01>agg
 }

@@ -159,6 +159,33 @@ def test_what_a_partition_shows(history: History, text: str, state: str) -> None
     assert (verdict.state, bool(verdict.said)) == (state, True), verdict
 
 
+def losses(when: str, at_s: float, **lost: int) -> dict[str, Any]:
+    return event("losses_counted", at_s, when=when, lost={"w01>agg": 0, "agg>w03": 0, **lost})
+
+
+@pytest.mark.parametrize(
+    ("history", "text", "state"),
+    [
+        ([losses("before", 1), losses("after", 9, **{"agg>w03": 5})], "lost_packets >= 5", "held"),
+        # What the calibration lost before the rounds does not count.
+        (
+            [losses("before", 1, **{"w01>agg": 9}), losses("after", 9, **{"w01>agg": 9})],
+            "lost_packets >= 1",
+            "violated",
+        ),
+        ([losses("before", 1), losses("after", 9, **{"agg>w03": 5})], "lost_packets(w01) >= 1", "violated"),
+        ([losses("before", 1), losses("after", 9, **{"agg>w03": 5})], "lost_packets(w03): 5", "held"),
+        # A holder that began anew counts from nothing.
+        ([losses("before", 1, **{"agg>w03": 7}), losses("after", 9)], "lost_packets >= 0", "unknown"),
+        ([losses("before", 1)], "lost_packets >= 0", "unknown"),
+        ([], "lost_packets >= 0", "unknown"),
+    ],
+)
+def test_losses_are_those_of_the_rounds(history: History, text: str, state: str) -> None:
+    verdict = judged(text, history)
+    assert (verdict.state, bool(verdict.said)) == (state, True), verdict
+
+
 def test_who_never_came_back_is_violated_as_soon_as_it_is_too_late() -> None:
     never = [
         {**e, "accepted": ["w01"]} if e["kind"] == "round_closed" and e["round"] >= 3 else e for e in WHOLE
