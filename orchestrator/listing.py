@@ -127,8 +127,19 @@ aggregation:
   quorum: 60 %          # so many of the workers must have answered when the deadline comes
   deadline: 60 s
 
+# What breaks, and when: "round 3", "20 s" or "after NAME + 5 s". Whom it hits: one, minority, third, majority, all,
+# a class, a zone, a name. Take the # away from what you want, and from `faults:`.
+# faults:
+#   - {partition: {isolate: third}, at: "round 3", heal: "round 5"}
+#   - {partition: {one_way: {from: away, to: agg}}, at: "round 3", for: "10 s"}
+#   - {name: storm, degrade: {between: [home, away], latency: "200 ms"}, at: "round 2", heal: "round 5"}
+#   - {flapping: {isolate: one, period: "4 s", down: "2 s"}, at: "after storm + 1 s", heal: "round 8"}
+
 # Each is held, violated or unknown; the run's exit status says which.
 checks:
   - final_accuracy >= 0.8
   - rounds_completed == 8
+  - emulation_accurate            # links were measured, and faults were seen to begin and to end
+  # - missing_while_cut           # nothing came from those whom a fault had cut off
+  # - recovered_within: 1 round   # they were back in the first round after it
 """

@@ -6,6 +6,7 @@ import pytest
 
 from node.contract import UsageError
 from orchestrator import listing
+from orchestrator.plan import make_plan
 
 
 @pytest.fixture
@@ -48,6 +49,18 @@ def test_a_name_that_is_none_writes_nothing(folder: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written: No such file"):
         listing.begin(str(folder / "absent" / "third.yaml"))
     assert len(listing.files(folder)) == 2
+
+
+def test_what_the_template_has_in_comments_is_right_too(tmp_path: Path) -> None:
+    text = listing.begin("first", tmp_path).read_text()
+    start, end = text.index("# faults:"), text.index("# Each is held")
+    faults = "".join(line.removeprefix("# ") for line in text[start:end].splitlines(keepends=True))
+    faults = faults.replace("#   -", "  -")
+    (tmp_path / "broken.yaml").write_text(text[:start] + faults + text[end:].replace("  # - ", "  - "))
+    broken = listing.load("broken", tmp_path)
+    kinds = [fault.kind for fault in make_plan(broken, None).faults]
+    assert kinds == ["partition", "partition", "degrade", "flapping"]
+    assert {check.kind for check in broken.checks} >= {"missing_while_cut", "recovered_within"}
 
 
 def test_a_path_below_is_shown_as_a_person_would_write_it(
