@@ -127,8 +127,8 @@ aggregation:
   quorum: 60 %          # so many of the workers must have answered when the deadline comes
   deadline: 60 s
 
-# What breaks, and when: "round 3", "20 s" or "after NAME + 5 s". Whom it hits: one, minority, third, majority, all,
-# a class, a zone, a name. Take the # away from what you want, and from `faults:`.
+# What breaks, and when: "round 3", "20 s" or "after NAME + 5 s". Whom: one, minority, third, majority, all
+# (drawn by the seed), a class, a zone, a name. Take the # away from what you want, and from `faults:`.
 # faults:
 #   - {partition: {isolate: third}, at: "round 3", heal: "round 5"}
 #   - {partition: {one_way: {from: away, to: agg}}, at: "round 3", for: "10 s"}
