@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 from node.contract import ExitCode, UsageError
 from node.contract.plan import CheckPlan, Plan
@@ -100,21 +100,29 @@ def read(text: str) -> CheckPlan:
     return CheckPlan(text.strip(), name, kind.default if sign == ":" else sign, _value(kind, value))
 
 
+def named_in(check: CheckPlan) -> str | None:
+    """The word in brackets: whom the check is about."""
+    named = re.match(r"[\w-]+\s*\(([^()]*)\)", check.text)
+    return named.group(1).strip() if named else None
+
+
 def nodes_of(check: CheckPlan, plan: Plan) -> frozenset[str]:
     """The workers that a check names in brackets, by name, class or zone; all where it names none."""
     workers = [node for node in plan.nodes if "trainer" in node.roles]
-    named = re.match(r"[\w-]+\s*\(([^()]*)\)", check.text)
-    if named is None:
+    word = named_in(check)
+    if word is None:
         return frozenset(node.name for node in workers)
-    word = named.group(1).strip()
     found = {node.name for node in workers if word in (node.name, node.class_name, node.zone)}
     if not found:
-        known = {x for node in workers for x in (node.name, node.class_name, node.zone) if x is not None}
-        raise UsageError(
-            f"{check.text!r}: no worker is called {word!r}, nor is in a class or zone of that name",
-            nearest.hint(word, sorted(known)),
-        )
+        refuse_word(word, (x for n in workers for x in (n.name, n.class_name, n.zone) if x is not None))
     return frozenset(found)
+
+
+def refuse_word(word: str, known: Iterable[str]) -> NoReturn:
+    raise UsageError(
+        f"no worker is called {word!r}, nor is in a class or zone of that name",
+        nearest.hint(word, sorted(set(known))),
+    )
 
 
 def judge(check: CheckPlan, plan: Plan, history: Sequence[Event], results: Mapping[str, Any]) -> Verdict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -109,7 +109,7 @@ def load(path: Path, shown: str | None = None) -> Scenario:
         workload=work,
         task_file=task_file,
         aggregation=_read_aggregation(top.get("aggregation")),
-        checks=_read_checks(root.required("checks")),
+        checks=_read_checks(root.required("checks"), _words(workers)),
         network=links.read(network, path.parent, zones, names),
         faults=reading.read(top["faults"], work.rounds) if "faults" in top else (),
     )
@@ -238,7 +238,13 @@ def _read_parameters(item: Item, parameters: Item | None, strategy: str) -> dict
     return {name: value.number(0, 1e18) for name, value in sorted(found.items())}
 
 
-def _read_checks(item: Item) -> tuple[CheckPlan, ...]:
+def _words(workers: Sequence[Group]) -> set[str]:
+    """What a check may call some of the workers: names, classes, zones."""
+    groups = {word for group in workers for word in (group.class_name, group.zone) if word is not None}
+    return groups | set(worker_names(sum(group.count for group in workers)))
+
+
+def _read_checks(item: Item, words: Collection[str]) -> tuple[CheckPlan, ...]:
     found = []
     for entry in item.items():
         text = entry.text() if not isinstance(entry.value, dict) else ""
@@ -249,6 +255,8 @@ def _read_checks(item: Item) -> tuple[CheckPlan, ...]:
             text = f"{name}: {value.text()}"
         with entry.located():
             found.append(checks.read(text))
+            if (word := checks.named_in(found[-1])) is not None and word not in words:
+                checks.refuse_word(word, words)
     if not found:
         raise item.error("nothing is expected of this run", "write for example: - final_accuracy >= 0.8")
     return tuple(found)

@@ -293,3 +293,10 @@ def test_whatever_stands_in_a_place_is_read_or_told(
         complaint = error.message
     assert complaint.startswith("changed.yaml:")
     assert complaint.count("changed.yaml:") == 1
+
+
+def test_a_check_about_nobody_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "nobody.yaml"
+    path.write_text(listing.TEMPLATE + "  - fetch_rate(w99) <= 2 Mbit\n")
+    with pytest.raises(UsageError, match=r"nobody\.yaml:\d+: checks.*no worker is called 'w99'"):
+        scenario.load(path)
