@@ -19,6 +19,7 @@ from node import agent
 from node.accounts import Account, Usage, cpu_seconds, interface_bytes, proportional_bytes, tree
 from node.agent import Agent, Sources, watch_ipfs
 from node.contract import UsageError
+from node.contract.plan import Role
 from node.contract.series import SERIES
 from node.contract.settings import EVENTS_FILE, Neighbour, NodeSettings
 from node.events import Events
@@ -33,15 +34,18 @@ GIVEN = {"Authorization": f"Bearer {TOKEN}"}
 Client = TestClient[web.Request, web.Application]
 
 
-def settings_in(folder: Path) -> NodeSettings:
-    return node_settings("w1", folder, roles=("trainer",))
+def settings_in(folder: Path, roles: tuple[Role, ...] = ("trainer",)) -> NodeSettings:
+    return node_settings("w1", folder, roles=roles)
 
 
 @asynccontextmanager
 async def agent_of(
-    folder: Path, sources: Sources | None = None, stop: asyncio.Event | None = None
+    folder: Path,
+    sources: Sources | None = None,
+    stop: asyncio.Event | None = None,
+    roles: tuple[Role, ...] = ("trainer",),
 ) -> AsyncIterator[Client]:
-    made = Agent(settings_in(folder), TOKEN, sources or Sources({}), stop or asyncio.Event())
+    made = Agent(settings_in(folder, roles), TOKEN, sources or Sources({}), stop or asyncio.Event())
     async with TestClient(TestServer(made.app())) as client:
         yield client
 
@@ -119,6 +123,30 @@ async def test_a_question_is_held_until_there_is_an_event(tmp_path: Path) -> Non
         Events(tmp_path / EVENTS_FILE, "w1").write("all_ready", trainers=[])
         async with await held as reply:
             assert await lines_of(reply) == (1, (tmp_path / EVENTS_FILE).stat().st_size)
+
+
+async def test_what_a_trainer_tells_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "GATHER_S", 60.0)
+    events, stop = Events(tmp_path / EVENTS_FILE, "w1"), asyncio.Event()
+    events.write("all_ready", trainers=["first"])
+    async with agent_of(tmp_path, stop=stop) as client:
+        held = asyncio.create_task(client.get("/events", headers=GIVEN))
+        async with client.get("/health", headers=GIVEN):
+            assert not held.done()
+        events.write("all_ready", trainers=["second"])
+        stop.set()
+        async with await held as reply:
+            assert (await lines_of(reply))[0] == 2
+
+
+async def test_what_an_aggregator_tells_is_passed_on_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "GATHER_S", 60.0)
+    Events(tmp_path / EVENTS_FILE, "w1").write("all_ready", trainers=[])
+    async with agent_of(tmp_path, roles=("aggregator",)) as client:
+        reply = await asyncio.wait_for(client.get("/events", headers=GIVEN), 30.0)
+        assert (await lines_of(reply))[0] == 1
 
 
 async def test_a_held_question_ends_with_the_agent_or_in_time(
