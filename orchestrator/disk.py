@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from node.contract import HostError
+from orchestrator.vigil import FleetFailedError
 
 RUNS = Path("runs")
 LEAST_FREE_BYTES = 1 << 16
 
 
-def full_disk() -> HostError:
+def is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+
+
+def full_disk(folder: Path | None = None) -> HostError:
+    where = folder or f"{RUNS.absolute()} or {tempfile.gettempdir()}"
     return HostError(
-        f"No space is left on a disk that the run writes to: {RUNS.absolute()} or {tempfile.gettempdir()}.",
+        f"No space is left on a disk that the run writes to: {where}.",
         "free some, or set TMPDIR to a folder with more; `df -h` shows what is full",
     )
 
@@ -30,3 +37,15 @@ def full_disk_told() -> Iterator[None]:
         if err.errno != errno.ENOSPC:
             raise
         raise full_disk() from err
+
+
+@contextmanager
+def full_nodes_told(folders: Iterable[Path]) -> Iterator[None]:
+    """Nodes whose disk is full cannot say so: it may be why the fleet failed."""
+    try:
+        yield
+    except FleetFailedError as err:
+        for folder in folders:
+            if is_full(folder):
+                raise full_disk(folder) from err
+        raise

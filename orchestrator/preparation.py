@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Mapping
 from errno import ENOSPC
@@ -18,7 +17,7 @@ from node.contract import ExitCode, HostError, ShoalError, UsageError
 from node.contract.plan import Plan
 from node.contract.schema import to_json
 from orchestrator import process
-from orchestrator.disk import LEAST_FREE_BYTES, full_disk
+from orchestrator.disk import full_disk, is_full
 
 PREPARE_TIMEOUT_S = 900.0  # data sets may be downloaded, the daemon compiled
 
@@ -52,7 +51,7 @@ class Preparation:
         write_secret(key, secrets.token_hex(32))
         write_secret(self._hidden / "token", self.token)
         for node in self._plan.nodes:
-            (self._hidden / node.name).mkdir()
+            (self._hidden / node.name).mkdir(exist_ok=True)  # it may be a disk of its own
         request = {
             "nodes": {
                 node.name: {
@@ -76,8 +75,7 @@ class Preparation:
             return process.run([sys.executable, "-m", *module], timeout_s=PREPARE_TIMEOUT_S).stdout
         except process.CommandFailedError as err:
             # What it complained may not have found room itself.
-            is_full = shutil.disk_usage(self._hidden).free < LEAST_FREE_BYTES
-            if is_full or os.strerror(ENOSPC) in err.stderr:
+            if is_full(self._hidden) or os.strerror(ENOSPC) in err.stderr:
                 raise full_disk() from None
             raise failed(err) from None
 

@@ -20,7 +20,7 @@ from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
 from orchestrator import checks, facts, harvest, listing, living, prometheus, results
 from orchestrator.binding import Ground, binding, settings
 from orchestrator.box import Box
-from orchestrator.disk import RUNS, full_disk_told
+from orchestrator.disk import RUNS, full_disk, full_disk_told, full_nodes_told, is_full
 from orchestrator.emulation import Emulation
 from orchestrator.gate import Door
 from orchestrator.history import Event, History
@@ -122,7 +122,7 @@ class Run:
         """The whole run; a fleet that fails leaves results that say so."""
         self.history.note("run_started", scenario=self.plan.scenario, seed=self.plan.seed)
         try:
-            with full_disk_told():
+            with full_disk_told(), full_nodes_told(self.hidden / node.name for node in self.plan.nodes):
                 self.directory.write("facts.json", facts.host_facts())
                 try:
                     with Box.open() as box:
@@ -227,8 +227,12 @@ class Run:
         return Door(self._fleet.gate, "127.0.0.1", PROMETHEUS_PORT)
 
     def _node_ended(self, name: str, status: int, part: str = "node") -> None:
-        """A node whose first process, or what forked that, was killed cannot tell it."""
+        """A node whose first process, or what forked that, was killed, or found no room, cannot tell it."""
         at = {"node": name, "wall": time.time(), "mono_ns": time.monotonic_ns()}
+        if is_full(self.hidden / name):
+            full = full_disk(self.hidden / name)
+            about = {"part": part, "message": full.message, "hint": full.hint}
+            self.history.add({"kind": "failed", **at, **about})
         self.history.add({"kind": "part_ended", **at, "part": part, "status": status, "expected": False})
 
     def finish(self) -> None:
