@@ -135,9 +135,10 @@ func (c *call) boundBody() {
 	}
 	c.request.Body = http.MaxBytesReader(c.writer, c.request.Body, limit)
 	if c.body.name != "" {
-		c.request.Body = &movingBody{ReadCloser: c.request.Body, control: http.NewResponseController(c.writer)}
+		control := http.NewResponseController(c.writer)
+		c.request.Body = &movingBody{ReadCloser: c.request.Body, control: control, stall: bodyStall}
 		// Only HTTP/1.1 can; the rest waits for the whole body, as Go does by default.
-		_ = http.NewResponseController(c.writer).EnableFullDuplex()
+		_ = control.EnableFullDuplex()
 	}
 }
 
@@ -149,10 +150,11 @@ const bodyStall = time.Minute
 type movingBody struct {
 	io.ReadCloser
 	control *http.ResponseController
+	stall   time.Duration
 }
 
 func (b *movingBody) Read(into []byte) (int, error) {
-	_ = b.control.SetReadDeadline(time.Now().Add(bodyStall)) // a recorder in a test cannot, and needs none
+	_ = b.control.SetReadDeadline(time.Now().Add(b.stall)) // a recorder in a test cannot, and needs none
 	n, err := b.ReadCloser.Read(into)
 	if err != nil {
 		// From here on the server only listens for the caller's hanging up, which may take its time.

@@ -161,25 +161,32 @@ func (t *Tunnels) Forward(name protocol.ID, listen ma.Multiaddr, to *peer.AddrIn
 	}
 	t.mu.Unlock()
 	t.work.Go(func() {
-		for {
-			local, err := listener.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil {
-				// Too many open files, mostly; that passes, and the listener goes on.
-				slog.Warn("tunnel cannot accept a connection", "listen", actual, "error", err)
-				select {
-				case <-time.After(acceptPause):
-				case <-t.ctx.Done():
-					return
-				}
-				continue
-			}
+		acceptAll(t.ctx, listener, func(local manet.Conn) {
 			t.work.Go(func() { t.carry(local, name, to, target.Multiaddr()) })
-		}
+		})
 	})
 	return nil
+}
+
+// acceptAll hands over every connection until the listener is closed.
+func acceptAll(ctx context.Context, listener manet.Listener, carry func(manet.Conn)) {
+	for {
+		local, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// Too many open files, mostly; that passes, and the listener goes on.
+			slog.Warn("tunnel cannot accept a connection", "listen", listener.Multiaddr(), "error", err)
+			select {
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		carry(local)
+	}
 }
 
 func (t *Tunnels) carry(local manet.Conn, name protocol.ID, to *peer.AddrInfo, target ma.Multiaddr) {
