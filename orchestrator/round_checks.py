@@ -62,7 +62,7 @@ def round_time(evidence: Evidence) -> Observed:
 
 def fetch_time(evidence: Evidence) -> Observed:
     """What it takes a worker to fetch a model."""
-    times = [float(e["fetch_s"]) for e in evidence.of("trained") if e["node"] in evidence.nodes]
+    times = [float(e["fetch_s"]) for e in fetched(evidence)]
     return middle(evidence, times, "fetching a model")
 
 
@@ -84,22 +84,36 @@ def middle(evidence: Evidence, times: list[float], what: str) -> Observed:
 def fetch_rate(evidence: Evidence) -> Observed:
     """The fastest fetch of a model."""
     sizes = {e["round"]: int(e["size_bytes"]) for e in evidence.of("round_opened")}
-    trained = [e for e in evidence.of("trained") if e["node"] in evidence.nodes and e["round"] in sizes]
-    return fastest(evidence, [(e, sizes[e["round"]], float(e["fetch_s"])) for e in trained], "model")
+    trained = [e for e in fetched(evidence) if e["round"] in sizes]
+    return fastest(evidence, [(sizes[e["round"]], float(e["fetch_s"])) for e in trained], "a model")
+
+
+def fetched(evidence: Evidence) -> list[Event]:
+    """Trainings whose model came over the network: a trainer that gets ready has its first one already."""
+    ready: set[str] = set()
+    found = []
+    for event in evidence.history:
+        if event["kind"] == "trainer_ready":
+            ready.add(event["node"])
+        elif event["kind"] == "trained":
+            if event["node"] in evidence.nodes and event["node"] not in ready:
+                found.append(event)
+            ready.discard(event["node"])
+    return found
 
 
 def upload_rate(evidence: Evidence) -> Observed:
     """The fastest fetch of an update by the aggregator."""
     accepted = [e for e in evidence.of("update_accepted") if e["sender"] in evidence.nodes]
-    return fastest(evidence, [(e, int(e["bytes"]), float(e["seconds"])) for e in accepted], "update")
+    return fastest(evidence, [(int(e["bytes"]), float(e["seconds"])) for e in accepted], "an update")
 
 
-def fastest(evidence: Evidence, fetches: list[tuple[Event, int, float]], what: str) -> Observed:
-    rates = [8 * size_bytes / seconds for _, size_bytes, seconds in fetches if seconds > 0]
+def fastest(evidence: Evidence, fetches: list[tuple[int, float]], what: str) -> Observed:
+    rates = [8 * size_bytes / seconds for size_bytes, seconds in fetches if seconds > 0]
     if not rates:
-        raise UnobservedError(f"no fetch of a {what} was timed")
+        raise UnobservedError(f"no fetch of {what} was timed")
     most = max(rates)
-    said = f"the fastest of {len(rates)} fetches of a {what} had {most / 1e6:.3g} Mbit/s"
+    said = f"the fastest of {len(rates)} fetches of {what} had {most / 1e6:.3g} Mbit/s"
     return Observed(most, most if evidence.is_whole() else math.inf, said)
 
 

@@ -127,8 +127,9 @@ class Timeline:
             return
         kind = "fault_started" if step.verb == "start" else "fault_healed"
         self._history.note(kind, fault=step.fault.id, text=step.fault.text, **about)
-        nodes = f"{len(effect.effective_ns)} nodes within {effect.skew_ms:.1f} ms"
-        self._say(f"  {step.fault.id} {_news(step)}, on {nodes}")
+        count = len(effect.effective_ns)
+        where = "one node" if count == 1 else f"{count} nodes within {effect.skew_ms:.1f} ms"
+        self._say(f"  {step.fault.id} {_news(step)}, on {where}")
 
     def _release(self, round_: int) -> None:
         try:
@@ -154,7 +155,8 @@ class Timeline:
         self._history.note(
             "fault_verified", fault=fault.plan.id, phase=phase, verified=bool(found.verified), said=found.said
         )
-        self._say(f"  {fault.plan.id}: {'verified' if found.verified else 'NOT verified'}: {found.said}")
+        outcome = "verified," if found.verified else "NOT verified:"
+        self._say(f"  {fault.plan.id}: {outcome} {found.said}")
 
     def _verified(self, fault: Fault, phase: Phase) -> Verified:
         until_s = time.monotonic() + VERIFY_S

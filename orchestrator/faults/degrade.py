@@ -55,9 +55,8 @@ class Degrade:
         wrong += slow
         if wrong:
             return Verified(False, "; ".join(wrong[:4]))
-        return Verified(
-            True, f"{len(self._nodes)} nodes read back as asked, {echoed} round trips as expected"
-        )
+        timed = f", {echoed} round trips as expected" if echoed else ""
+        return Verified(True, f"{len(self._nodes)} nodes read back as asked{timed}")
 
     def _echo(self, fleet: Fleet, scene: Scene) -> tuple[int, list[str]]:
         """Round trips where the fault changes latency; the kernel's own word is not enough there."""

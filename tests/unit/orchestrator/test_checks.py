@@ -238,6 +238,15 @@ def test_transfers_of_some_workers(text: str, state: str) -> None:
     assert judged(text, TIMED) == state
 
 
+def test_a_model_that_was_there_before_its_round_was_not_fetched_in_it() -> None:
+    """Trainers get ready with the newest model; only later ones show what the network does."""
+    ready = {"kind": "trainer_ready", "node": "w01"}
+    there = {"kind": "trained", "node": "w01", "round": 1, "fetch_s": 0.001}
+    assert judged("fetch_rate(w01) <= 8 Mbit", [ready, TIMED[0], there, *TIMED[1:]]) == "held"
+    assert judged("fetch_time(w01) >= 1 s", [ready, TIMED[0], there, *TIMED[1:]]) == "held"
+    assert judged("fetch_time(w01) >= 1 s", [ready, *TIMED]) == "unknown"
+
+
 def test_a_rate_that_was_seen_exceeded_is_violated_without_the_rest() -> None:
     assert judged("fetch_rate <= 2 Mbit", TIMED[:-1]) == "violated"
     assert judged("fetch_rate(phone) <= 2 Mbit", TIMED[:-1]) == "unknown"
