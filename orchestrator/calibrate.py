@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from node.contract.plan import NodePlan, Plan
 from node.contract.probes import PROBE_S
 from node.contract.schema import to_json
 from node.contract.settings import AGENT_PORT, NodeSettings
-from orchestrator import listing
+from orchestrator import listing, living
 from orchestrator.box import Box
 from orchestrator.calibration import Calibration, Figure
 from orchestrator.calibrator import Calibrator
@@ -26,7 +27,7 @@ from orchestrator.history import Event, History
 from orchestrator.listener import Listener
 from orchestrator.measurements import Network
 from orchestrator.netns import NetnsFleet
-from orchestrator.plan import make_plan
+from orchestrator.plan import make_plan, plan_bytes
 from orchestrator.preparation import write_secret
 from orchestrator.rundir import secret_folder
 
@@ -44,8 +45,9 @@ def main(options: argparse.Namespace) -> int:
         if options.json:
             print("null")
         return ExitCode.HELD
-    with secret_folder() as hidden:
-        found = AgentsAlone(plan, hidden, say).measure()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `shoal down` ends it in order
+    with agents_alone(plan, say) as fleet:
+        found = fleet.measure()
     if options.json:
         print(json.dumps(to_json(found), indent=2))
     for said in closing(found):
@@ -77,54 +79,73 @@ def closing(found: Calibration) -> list[str]:
     ]
 
 
+@contextmanager
+def agents_alone(plan: Plan, say: Callable[[str], None]) -> Iterator[AgentsAlone]:
+    """Such a fleet, its links in force; known to other commands while it lives, and nothing is left of it."""
+    with secret_folder() as hidden, living.registered(f"calibrate-{plan.scenario}", hidden) as registration:
+        registration.add(secrets=str(hidden))
+        (hidden / "plan.json").write_bytes(plan_bytes(plan))
+        fleet = AgentsAlone(plan, hidden, say)
+        with fleet.begun(registration):
+            yield fleet
+
+
 class AgentsAlone:
     """A fleet without daemons and roles, in a box of its own."""
 
     def __init__(self, plan: Plan, hidden: Path, say: Callable[[str], None]) -> None:
-        self._plan, self._hidden, self._say = plan, hidden, say
+        self.plan, self._hidden, self._say = plan, hidden, say
         self._token = secrets.token_hex(16)
-        self._history = History(hidden / "history.jsonl")
-        self._emulation = Emulation(plan, self._history, say, self._call)
+        self.history = History(hidden / "history.jsonl")
+        self._emulation = Emulation(plan, self.history, say, self.call)
 
-    def measure(self) -> Calibration:
-        """Every link; the box and all in it are gone afterwards."""
+    @property
+    def engine(self) -> DelayEngine:
+        return self._emulation.engine
+
+    @contextmanager
+    def begun(self, registration: living.Registration) -> Iterator[None]:
+        """From all links in force to the end of the box and of all that is in it."""
         logs = self._hidden / "logs"
         logs.mkdir()
         write_secret(self._hidden / "token", self._token)
-        folders = {node.name: self._hidden / node.name for node in self._plan.nodes}
-        listener = Listener(self._history, folders)
+        folders = {node.name: self._hidden / node.name for node in self.plan.nodes}
+        listener = Listener(self.history, folders)
         try:
             with Box.open() as box, ExitStack() as ending:
-                self._fleet = NetnsFleet(box, self._plan, self._hidden, logs, self._node_ended)
+                registration.add(init=box.init, in_user_namespace=box.in_user_namespace)
+                self._fleet = NetnsFleet(box, self.plan, self._hidden, logs, self._node_ended)
                 self._emulation.bind(box, self._hidden)
                 self._fleet.begin_zygote("node.agent")
                 self._fleet.build_network()
                 self._fleet.start_gate()
                 self._fleet.wait_zygote()
-                listener.start(self._poll)
+                listener.start(self.get)
                 ending.callback(listener.leave)
-                for node in self._plan.nodes:
+                for node in self.plan.nodes:
                     self._start(node, folders[node.name])
                 self._wait_links()
-                engine = self._emulation.engine
-                self._say(f"{self._plan.scenario}: measuring {len(self._plan.links)} links, engine {engine}")
-                calibrator = Calibrator(self._post, lambda figure: self._say(row(figure)))
-                found = calibrator.measure(self._plan, everything=True)
+                yield
         finally:
             listener.end()
-            self._history.close()
-        return found
+            self.history.close()
+
+    def measure(self) -> Calibration:
+        """Every link."""
+        self._say(f"{self.plan.scenario}: measuring {len(self.plan.links)} links, engine {self.engine}")
+        calibrator = Calibrator(self.post, lambda figure: self._say(row(figure)))
+        return calibrator.measure(self.plan, everything=True)
 
     def _start(self, node: NodePlan, folder: Path) -> None:
         folder.mkdir()
         told = self._hidden / f"{node.name}.json"
         table = self._emulation.table(node.name)
-        settings = agent_settings(self._plan, node, self._hidden, table, self._emulation.engine)
+        settings = agent_settings(self.plan, node, self._hidden, table, self.engine)
         told.write_text(json.dumps(to_json(settings)))
         self._fleet.start_node(node.name, told, ["agent"])
 
     def _wait_links(self) -> None:
-        names = {node.name for node in self._plan.nodes}
+        names = {node.name for node in self.plan.nodes}
 
         def applied(events: list[Event]) -> dict[str, Event]:
             return {e["node"]: e for e in events if e["kind"] == "links_applied"}
@@ -134,22 +155,23 @@ class AgentsAlone:
                 e["kind"] in ("failed", "part_ended") for e in events
             )
 
-        self._history.wait(settled, LINKS_S)
-        failures = [e for e in self._history.events if e["kind"] == "failed" and e["part"] == "agent"]
+        self.history.wait(settled, LINKS_S)
+        failures = [e for e in self.history.events if e["kind"] == "failed" and e["part"] == "agent"]
         if failures:
             raise HostError(f"{failures[0]['node']}: {failures[0]['message']}", failures[0]["hint"])
-        if missing := sorted(names - applied(self._history.events).keys()):
+        if missing := sorted(names - applied(self.history.events).keys()):
             raise HostError(f"the links of {', '.join(missing)} are not in force after {LINKS_S:g} s")
 
-    def _post(self, name: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._call(name, "POST", path, body, PROBE_S)
+    def post(self, name: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.call(name, "POST", path, body, PROBE_S)
 
-    def _poll(self, name: str, path: str) -> tuple[bytes, Mapping[str, str]]:
+    def get(self, name: str, path: str) -> tuple[bytes, Mapping[str, str]]:
         return self._fleet.get(name, AGENT_PORT, path, self._headers(), POLL_S)
 
-    def _call(
+    def call(
         self, name: str, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float
     ) -> Mapping[str, Any]:
+        """JSON to an agent and back."""
         text = None if body is None else json.dumps(body).encode()
         headers = {**self._headers(), "Content-Type": "application/json"}
         answer, _ = self._fleet.ask(name, AGENT_PORT, method, path, text, headers, timeout_s)
@@ -161,7 +183,7 @@ class AgentsAlone:
 
     def _node_ended(self, name: str, status: int) -> None:
         at = {"node": name, "wall": time.time(), "mono_ns": time.monotonic_ns()}
-        self._history.add({"kind": "part_ended", **at, "part": "node", "status": status, "expected": False})
+        self.history.add({"kind": "part_ended", **at, "part": "node", "status": status, "expected": False})
 
 
 def agent_settings(
