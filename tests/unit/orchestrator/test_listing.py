@@ -51,6 +51,11 @@ def test_a_name_that_is_none_writes_nothing(folder: Path) -> None:
     assert len(listing.files(folder)) == 2
 
 
+def test_the_front_page_tells_of_every_scenario() -> None:
+    page = (listing.TOP / "README.md").read_text()
+    assert [path.stem for path in listing.files() if f"| `{path.stem}` |" not in page] == []
+
+
 def test_what_the_template_has_in_comments_is_right_too(tmp_path: Path) -> None:
     text = listing.begin("first", tmp_path).read_text()
     start, end = text.index("# faults:"), text.index("# Each is held")

@@ -179,3 +179,19 @@ def test_the_report_ends_with_the_verdict() -> None:
     assert lines[-1] == "verdict: held"
     assert "  + final_accuracy >= 0.8: held (0.9)" in lines
     assert any("rounds completed" in line and "3 of 3" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("start", "heal", "said"),
+    [
+        (True, True, "w01, w02: start verified, heal verified"),
+        (True, False, "w01, w02: start verified, heal NOT verified"),
+        (False, None, "w01, w02: start NOT verified"),  # it was never to heal
+    ],
+)
+def test_the_report_says_whom_a_fault_hit_and_what_was_seen(
+    start: bool, heal: bool | None, said: str
+) -> None:
+    fault = {"id": "rain", "nodes": ["w01", "w02"], "start_verified": start, "heal_verified": heal}
+    found = {**results.figures(plan(), HISTORY, COUNTERS), "faults": [fault]}
+    assert ("rain", said) in report.network_rows(found)
