@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from node.contract import HostError, ShoalError
 from node.contract.links import DelayEngine, LinkTable, Shape
 from node.contract.schema import from_json, to_json
+from node.links import copies
 from node.links.delays import impossible, is_held
 from node.links.kernel import Kernel
 from node.links.leaf import Leaf
@@ -37,7 +38,7 @@ class Probed:
     htb: str
     ifb: str
     netem: str
-    netem_duplicate: str  # beside other netems on one device
+    doubling: str  # of packets, where netem delays
     hold: str
 
 
@@ -48,19 +49,19 @@ def probe() -> Probed:
         kernel.run(["ip", "link", "add", DEVICE, "type", "veth", "peer", "name", PEER])
         try:
             root = f"qdisc replace dev {DEVICE} root handle 1: htb default 0"
-            two = [
-                f"class add dev {DEVICE} parent 1: classid 1:{n} htb rate 1mbit quantum 1514" for n in (1, 2)
-            ]
-            htb = _words(kernel, root, *two)
+            a_class = f"class add dev {DEVICE} parent 1: classid 1:1 htb rate 1mbit quantum 1514"
+            htb = _words(kernel, root, a_class)
             plain = Leaf("netem", 1000, delay_ms=1.0, jitter_ms=0.1, distribution="normal")
-            netem = htb or _words(kernel, _leaf(1, plain))
-            duplicate = netem or _words(kernel, _leaf(2, Leaf("netem", 1000, duplicate=0.01)))
+            queue = f"qdisc add dev {DEVICE} parent 1:1 {' '.join(plain.words())}"
+            netem = htb or _words(kernel, queue)
+            ingress = f"qdisc add dev {DEVICE} handle ffff: ingress"
+            doubling = netem or _words(kernel, ingress, copies.add(DEVICE, "192.0.2.1", 1))
             ifb = _tried(lambda: kernel.run(["ip", "link", "add", "shoal-ifb", "type", "ifb"]))
             if not ifb:
                 kernel.run(["ip", "link", "delete", "shoal-ifb"])
         finally:
             kernel.run(["ip", "link", "delete", DEVICE])
-        return Probed(htb, ifb, netem, duplicate, _tried(lambda: _try_hold(kernel)))
+        return Probed(htb, ifb, netem, doubling, _tried(lambda: _try_hold(kernel)))
 
 
 def choose(
@@ -101,17 +102,13 @@ def refusals(tables: Iterable[LinkTable], engine: DelayEngine, probed: Probed) -
 def _shape_refusal(shape: Shape, engine: DelayEngine, probed: Probed) -> str | None:
     if why := impossible(shape):
         return why
-    if engine == "netem" and shape.duplicate and probed.netem_duplicate:
-        return f"this kernel's netem cannot duplicate beside others: {probed.netem_duplicate}"
+    if engine == "netem" and shape.duplicate and probed.doubling:
+        return f"this kernel cannot double packets: {probed.doubling}"
     return None
 
 
 def _shapes(table: LinkTable) -> list[Shape]:
     return [shape for links in table.peers for shape in (links.out, links.into)]
-
-
-def _leaf(minor: int, leaf: Leaf) -> str:
-    return f"qdisc add dev {DEVICE} parent 1:{minor} {' '.join(leaf.words())}"
 
 
 def _words(kernel: Kernel, *lines: str) -> str:

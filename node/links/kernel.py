@@ -27,8 +27,9 @@ class Kernel:
     """All calls are made from within the node's namespace, as its root."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()  # commands start in it: tc finds distributions there
         # The older iptables locks one file for all; a node that waits for its moment must not hold up others.
-        self._env = {**os.environ, "XTABLES_LOCKFILE": str(folder / "xtables.lock"), "LC_ALL": "C"}
+        self._env = {**os.environ, "XTABLES_LOCKFILE": str(self._folder / "xtables.lock"), "LC_ALL": "C"}
 
     def batch(self, lines: Sequence[str]) -> None:
         """Tell tc all of these lines at once."""
@@ -105,10 +106,11 @@ class Kernel:
                 text=True,
                 timeout=COMMAND_S,
                 env=self._env,
+                cwd=self._folder,
                 check=False,
             )
         except FileNotFoundError as error:
-            raise HostError(f"{argv[0]} is missing", "install iproute2 and iptables") from error
+            raise HostError(f"{error.filename} is missing", "install iproute2 and iptables") from error
         except subprocess.TimeoutExpired as error:
             raise HostError(f"{' '.join(argv)} did not end within {COMMAND_S:g} s") from error
         if done.returncode != 0:

@@ -7,12 +7,12 @@ and nothing waits for seconds. netem counts what is merely under way into the sa
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from node.contract.links import DelayEngine, LinkTable, PeerLinks, Shape
+from node.links import jitter
 
 FRAME_BYTES: Final = 1514
 UNLIMITED_BIT_S: Final = 100_000_000_000
@@ -39,7 +39,6 @@ class Leaf:
     reorder: float = 0.0
     loss: float = 0.0
     loss_burst: float = 1.0
-    duplicate: float = 0.0
     corrupt: float = 0.0
 
     @property
@@ -52,24 +51,19 @@ class Leaf:
         return min(self.loss / (self.loss_burst * (1.0 - self.loss)), 1.0)
 
     def words(self) -> list[str]:
+        """All of it, also what is nothing: netem keeps what a change does not name."""
         words = [self.kind, "limit", str(self.limit)]
-        if self.delay_ms or self.jitter_ms:
-            words += ["delay", f"{self.delay_ms:.3f}ms"]
-            if self.jitter_ms:
-                words += [f"{self.jitter_ms:.3f}ms", "distribution", self.distribution]
-                if self.in_order:
-                    words += ["rate", IN_ORDER_RATE]
-            if self.reorder:
-                words += ["reorder", _percent(self.reorder)]
+        if self.kind != "netem":
+            return words
+        words += ["delay", f"{self.delay_ms:.3f}ms"]
+        if self.jitter_ms:
+            words += [f"{self.jitter_ms:.3f}ms", "distribution", self.distribution]
+        # Without jitter too: a latency may change while packets are under way.
+        words += ["rate", IN_ORDER_RATE if self.in_order else "0bit"]
+        words += ["reorder", _percent(self.reorder), "corrupt", _percent(self.corrupt), "loss"]
         if self.is_bursty:
-            words += ["loss", "gemodel", _percent(self.good_to_bad), _percent(1.0 / self.loss_burst)]
-        elif self.loss:
-            words += ["loss", "random", _percent(self.loss)]
-        if self.duplicate:
-            words += ["duplicate", _percent(self.duplicate)]
-        if self.corrupt:
-            words += ["corrupt", _percent(self.corrupt)]
-        return words
+            return [*words, "gemodel", _percent(self.good_to_bad), _percent(1.0 / self.loss_burst)]
+        return [*words, "random", _percent(self.loss)]
 
 
 def delays(shape: Shape) -> bool:
@@ -83,9 +77,9 @@ def receiver_leaf(shape: Shape, queue: int) -> Leaf:
     return Leaf(
         "netem",
         queue,
+        in_order=False,  # nothing is delayed here
         loss=shape.loss,
         loss_burst=shape.loss_burst,
-        duplicate=shape.duplicate,
         corrupt=shape.corrupt,
     )
 
@@ -109,29 +103,26 @@ def delayed_packets(rate_bit_s: int, latency_ms: float, jitter_ms: float) -> int
     return min(max(math.ceil(3.0 * under_way), FEWEST_DELAYED), MOST_DELAYED)
 
 
-def distribution_files(table: LinkTable) -> Iterator[tuple[str, str]]:
-    """Name and text of each table of jitter that netem is to draw from, as tc reads them."""
+def distributions(table: LinkTable) -> Iterator[jitter.Distribution]:
+    """Those that netem is to draw from and tc does not bring."""
     for links in table.peers:
-        if links.out.jitter_table:
-            scaled = (min(max(round(8192 * sigmas), -32767), 32767) for sigmas in links.out.jitter_table)
-            yield _distribution_name(links.out), "\n".join(map(str, scaled)) + "\n"
+        if (distribution := jitter.distribution(links.out)) is not None:
+            yield distribution
 
 
-def sender_leaf(links: PeerLinks, rate_bit_s: int, engine: DelayEngine, distributions: str) -> Leaf:
+def sender_leaf(links: PeerLinks, rate_bit_s: int, engine: DelayEngine) -> Leaf:
     shape = links.out
     queue = queue_packets(rate_bit_s, round_trip_ms(links))
     if engine != "netem" or not delays(shape):
         return Leaf("pfifo", queue)
-    kind = (
-        f"{distributions}/{_distribution_name(shape)}" if shape.jitter_kind == "table" else shape.jitter_kind
-    )
+    own = jitter.distribution(shape)
     longest_ms = max(shape.latency_ms, *(point.latency_ms or 0.0 for point in shape.trace), 0.0)
     return Leaf(
         "netem",
         queue + delayed_packets(rate_bit_s, longest_ms, shape.jitter_ms),
         delay_ms=max(shape.latency_ms, SHORTEST_DELAY_MS),
-        jitter_ms=shape.jitter_ms,
-        distribution=kind,
+        jitter_ms=shape.jitter_ms * (own.stretch if own else 1.0),
+        distribution=own.words if own else "normal",
         in_order=shape.in_order,
         reorder=shape.reorder,
     )
@@ -139,10 +130,6 @@ def sender_leaf(links: PeerLinks, rate_bit_s: int, engine: DelayEngine, distribu
 
 def round_trip_ms(links: PeerLinks) -> float:
     return links.out.latency_ms + links.into.latency_ms
-
-
-def _distribution_name(shape: Shape) -> str:
-    return f"jitter-{zlib.crc32(repr(shape.jitter_table).encode()):08x}"
 
 
 def _percent(share: float) -> str:

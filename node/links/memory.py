@@ -55,15 +55,13 @@ class Memory:
     def addresses(self) -> dict[str, str]:
         return {links.peer: links.address for links in self.table().peers}
 
-    def distributions(self, table: LinkTable) -> str:
-        """The folder of the table's own distributions of jitter, in the words that tc needs for it."""
-        for name, text in leaf.distribution_files(table):
-            if name not in self._known_distributions:
-                with self._replaced(f"{name}.dist") as file:
-                    file.write(text.encode())
-                self._known_distributions.add(name)
-        # tc joins the name to a folder of its own; there is no going above the root.
-        return "../" * 16 + str(self._folder).lstrip("/")
+    def keep_distributions(self, table: LinkTable) -> None:
+        """Where tc finds them: in the folder that it starts in."""
+        for distribution in leaf.distributions(table):
+            if distribution.file not in self._known_distributions:
+                with self._replaced(distribution.file) as file:
+                    file.write(distribution.text.encode())
+                self._known_distributions.add(distribution.file)
 
     @contextmanager
     def _replaced(self, name: str) -> Iterator[IO[bytes]]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from node.contract import ShoalError, UsageError
 from node.contract.links import MOST_PEERS, Cut, CutDone, CutHow, DelayEngine, InForce, LinkTable
-from node.links import cuts, readback, tree
+from node.links import copies, cuts, readback, tree
 from node.links.cuts import KernelRules, Rule
 from node.links.cutting import NS_PER_S, Cutting
 from node.links.delays import is_held, shape_at
@@ -124,6 +124,7 @@ class Links:
             said += readback.compare(into, seen.into)
             if seen.out.redirects_to != IFB:
                 said.append(f"{DATA}: what comes in does not go through {IFB}")
+        said += copies.differences(copies.wanted(table, self.engine), seen.out.copies)
         said += self._hold_differences(seen.held)
         said += cuts.compare_hold(self._hold_rules(), seen.rules)
         return said + self._cutting.differences(seen.rules)
@@ -185,6 +186,8 @@ class Links:
             lines += self._lines(wanted, into or self.kernel.tree(IFB, tree.IN_HANDLE))
             if out.redirects_to != IFB:
                 lines += tree.redirect(anew=out.has_ingress)
+                out = dataclasses.replace(out, copies={})
+            lines += copies.put(DATA, copies.wanted(table, self.engine), out.copies)
         self.kernel.batch(lines)
 
     def _lines(self, wanted: Tree, actual: KernelTree) -> list[str]:
@@ -257,7 +260,8 @@ class Links:
         return cuts.hold_rules(self._memory.addresses(), self._queues)
 
     def _egress(self, table: LinkTable) -> Tree:
-        return tree.egress(table, self.engine, self._memory.distributions(table))
+        self._memory.keep_distributions(table)
+        return tree.egress(table, self.engine)
 
     def _gso_max_segs(self) -> int:
         shown = self.kernel.interface(DATA)

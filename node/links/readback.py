@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any, Final
 
+from node.links import copies
 from node.links.leaf import Leaf
 from node.links.tree import Branch, Tree
 
@@ -47,6 +48,7 @@ class KernelTree:
     minors: Mapping[str, int] = field(default_factory=dict)  # by address
     has_ingress: bool = False
     redirects_to: str = ""
+    copies: Mapping[str, int] = field(default_factory=dict)  # by address: the threshold of its filter
 
 
 def kernel_tree(qdiscs: str, classes: str, filters: str, ingress_filters: str = "") -> KernelTree:
@@ -62,16 +64,16 @@ def kernel_tree(qdiscs: str, classes: str, filters: str, ingress_filters: str = 
             minor = int(qdisc["parent"].partition(":")[2] or "0", 16)
             handle = int(qdisc["handle"].rstrip(":"), 16)
             leaves[minor] = KernelLeaf(handle, _leaf(qdisc["kind"], qdisc["options"]), qdisc["drops"])
+    incoming = (has_ingress, _redirect(ingress_filters), copies.seen(ingress_filters))
     if root.get("kind") != "htb":
-        return KernelTree(has_ingress=has_ingress, redirects_to=_redirect(ingress_filters))
+        return KernelTree("", 0, {}, {}, {}, *incoming)
     return KernelTree(
         root["handle"].rstrip(":"),
         int(str(root["options"]["default"]), 16),
         _classes(classes),
         leaves,
         _minors(filters),
-        has_ingress,
-        _redirect(ingress_filters),
+        *incoming,
     )
 
 
@@ -124,7 +126,6 @@ def _branch_differences(tree: Tree, branch: Branch, actual: KernelTree) -> list[
             queue.leaf.loss_burst if branch.leaf.is_bursty else 1.0,
             branch.leaf.loss_burst if branch.leaf.is_bursty else 1.0,
         ),
-        ("duplicated share", queue.leaf.duplicate, branch.leaf.duplicate),
         ("corrupted share", queue.leaf.corrupt, branch.leaf.corrupt),
     ]
     said = [
@@ -134,7 +135,7 @@ def _branch_differences(tree: Tree, branch: Branch, actual: KernelTree) -> list[
     ]
     if queue.leaf.kind != branch.leaf.kind:
         said.append(f"{where}: a {queue.leaf.kind} instead of a {branch.leaf.kind}")
-    if branch.leaf.jitter_ms and queue.leaf.in_order != branch.leaf.in_order:
+    if branch.leaf.kind == "netem" and queue.leaf.in_order != branch.leaf.in_order:
         said.append(f"{where}: in order is {queue.leaf.in_order} instead of {branch.leaf.in_order}")
     return said
 
@@ -158,7 +159,6 @@ def _leaf(kind: str, options: Mapping[str, Any]) -> Leaf:
         reorder=figure("reorder", "reorder"),
         loss=loss,
         loss_burst=burst,
-        duplicate=figure("duplicate", "duplicate"),
         corrupt=figure("corrupt", "corrupt"),
     )
 
@@ -204,7 +204,7 @@ def _redirect(filters: str) -> str:
     """Where packets that come in are sent; empty when they are not."""
     for item in json.loads(filters or "[]"):
         for action in item.get("options", {}).get("actions", []):
-            if action.get("kind") == "mirred":
+            if action.get("mirred_action") == "redirect":
                 return str(action.get("to_dev", ""))
     return ""
 

@@ -3,7 +3,7 @@
     data: htb 5ba1: ── 5ba1:1, the node's own line (up) ── one class for each peer: the link's rate
                                                              └─ a short pfifo, or netem: delay and jitter
     data: ingress ── all IP to ifb-data: htb 5ba2: ── 5ba2:1, the line (down) ── one class for all, and with
-                                                             netem one for each peer: loss, duplicates, damage
+                                                             netem one for each peer: loss and damage
 
 A class' `ceil` is the link's rate; its `rate` is a fair share of the line, since HTB never holds a class
 below its `rate`, whatever the parent has left. The tree is built once and then only changed.
@@ -78,13 +78,13 @@ class Tree:
         return {branch.address: branch.minor for branch in self.branches if branch.address is not None}
 
 
-def egress(table: LinkTable, engine: DelayEngine, distributions: str) -> Tree:
+def egress(table: LinkTable, engine: DelayEngine) -> Tree:
     """The tree on `data`: each peer's class, in the table's order."""
     line_bit_s = table.up_bit_s or UNLIMITED_BIT_S
     branches = []
     for minor, links in enumerate(table.peers, FIRST_MINOR):
         ceil_bit_s = links.out.rate_bit_s or UNLIMITED_BIT_S
-        leaf = sender_leaf(links, min(ceil_bit_s, line_bit_s), engine, distributions)
+        leaf = sender_leaf(links, min(ceil_bit_s, line_bit_s), engine)
         floor_bit_s = _floor(table.up_bit_s, len(table.peers), ceil_bit_s)
         branches.append(Branch(minor, links.peer, links.address, floor_bit_s, ceil_bit_s, leaf))
     return Tree(DATA, OUT_HANDLE, "dst", line_bit_s, tuple(branches))
@@ -177,7 +177,7 @@ def redirect(*, anew: bool) -> list[str]:
     return [
         *([f"qdisc delete dev {DATA} ingress"] if anew else []),
         f"qdisc add dev {DATA} handle ffff: ingress",
-        f"filter add dev {DATA} parent ffff: protocol ip prio 1 {match} {IFB}",
+        f"filter add dev {DATA} parent ffff: protocol ip prio 2 {match} {IFB}",  # 1 are copies
     ]
 
 

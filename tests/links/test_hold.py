@@ -27,7 +27,7 @@ from node.namespace import NodeThread, enter
 from orchestrator.box import Box, Node
 
 BRIDGE = "data"
-SUBNET = "10.77.41.0/24"
+SUBNET = "10.77.46.0/24"
 PORT = 4000
 SOON_S = 20.0
 QUIET_S = 2.0  # so long nothing came: nothing comes any more
@@ -128,8 +128,8 @@ def nodes() -> tuple[Node, Node]:
     box = Box.current()
     if box.run(["ip", "link", "show", BRIDGE], timeout_s=SOON_S, check=False).status != 0:
         box.add_bridge(BRIDGE)  # no other module of this run has made it
-    near = box.add_node("hold1", {BRIDGE: "10.77.41.1/24"})
-    far = box.add_node("hold2", {BRIDGE: "10.77.41.2/24"})
+    near = box.add_node("hold1", {BRIDGE: "10.77.46.1/24"})
+    far = box.add_node("hold2", {BRIDGE: "10.77.46.2/24"})
     for node in (near, far):
         node.run(["ip", "link", "set", BRIDGE, "gso_max_segs", "1"], timeout_s=SOON_S)
     return near, far
@@ -300,7 +300,7 @@ def test_holding_costs_next_to_nothing_while_nothing_is_due(pair: Pair) -> None:
         PeerLinks(name, address, Shape(), shape)
         for name, address, shape in (
             (pair.near.name, pair.near.address, Shape(latency_ms=60_000.0)),
-            ("other", "10.77.41.9", Shape(loss=0.1)),
+            ("other", "10.77.46.9", Shape(loss=0.1)),
         )
     )
     table = LinkTable(pair.far.name, pair.far.address, SUBNET, None, None, links)

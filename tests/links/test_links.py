@@ -4,151 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 from node.contract import UsageError
-from node.contract.links import Cut, CutDone, InForce, LinkTable, PeerLinks, Shape, TracePoint
-from node.links import engine
+from node.contract.links import Cut, CutDone, PeerLinks, Shape, TracePoint
 from node.links.owner import Links
-from node.links.probes import Probes
-from node.namespace import enter
-from orchestrator.box import Box, Node
-
-T = TypeVar("T")
-SUBNET = "10.77.40.0/24"
-WAIT_S = 120.0
-NONCE = "cd" * 8
-IS_SLOW = os.environ.get("SHOAL_SLOW_GUEST") == "1"  # an emulated processor: what it carries is little
-RATE_TRIES = 3
-FREE = Shape()
-
-
-class Side:
-    """A node, the owner of its links, and probes; all by threads that are in it."""
-
-    def __init__(self, node: Node, folder: Path, delay_engine: Any) -> None:
-        self.name, self.address, self.node = node.name, node.address("data"), node
-        self.folder, self.engine = folder, delay_engine
-        self._main = ThreadPoolExecutor(1, initializer=enter, initargs=(node.name,))
-        self._others = ThreadPoolExecutor(4, initializer=enter, initargs=(node.name,))
-        self._probes = Probes(self.address)
-        self.links = Links(self.name, folder, delay_engine)
-
-    def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        return self._main.submit(function, *arguments).result(WAIT_S)
-
-    def cut(self, cut: Cut, at_mono_ns: int = 0) -> CutDone:
-        done: CutDone = self.call(asyncio.run, self.links.cut(cut, at_mono_ns))
-        return done
-
-    def heal(self, fault: str, at_mono_ns: int = 0) -> CutDone:
-        done: CutDone = self.call(asyncio.run, self.links.heal(fault, at_mono_ns))
-        return done
-
-    def ask(self, do: str, **fields: Any) -> dict[str, Any]:
-        return vars(self._others.submit(self._probes.make, {"do": do, **fields}).result(WAIT_S))
-
-    def run(self, command: str) -> str:
-        return self.node.run(["sh", "-ec", command], timeout_s=WAIT_S).stdout
-
-    def rtt_ms(self, peer: Side, count: int = 10) -> tuple[float, ...]:
-        times: tuple[float, ...] = self.ask("echo", peer_address=peer.address, count=count, interval_ms=5)[
-            "rtt_ms"
-        ]
-        return times
-
-    def hears(self, peer: Side) -> bool:
-        """Whether a packet from the peer comes in; nothing is said of the other direction."""
-        sink = self.ask("open", carrier="udp", nonce=NONCE)
-        peer.ask(
-            "send",
-            carrier="udp",
-            nonce=NONCE,
-            peer_address=self.address,
-            port=sink["port"],
-            packets=5,
-            packets_per_s=200,
-        )
-        return bool(self.ask("close", sink=sink["sink"], expected=5, wait_ms=400)["packets"])
-
-    def restart(self) -> None:
-        """As an agent that was killed, and another that comes after it."""
-        self.call(self.links.close)
-        self.links = Links(self.name, self.folder, self.engine)
-
-
-@pytest.fixture(scope="module")
-def box() -> Box:
-    here = Box.current()
-    if here.run(["ip", "link", "show", "data"], timeout_s=WAIT_S, check=False).status != 0:
-        here.add_bridge("data")
-    return here
-
-
-@pytest.fixture(scope="module")
-def delay_engine() -> Any:
-    probed = engine.probe()
-    return "netem" if not probed.netem else "hold"
-
-
-@pytest.fixture(scope="module")
-def sides(
-    box: Box, delay_engine: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Side, Side, Side]]:
-    made = []
-    for number in (1, 2, 3):
-        node = box.add_node(f"lnk{number}", {"data": f"10.77.40.{number}/24"})
-        made.append(Side(node, tmp_path_factory.mktemp(node.name), delay_engine))
-    yield made[0], made[1], made[2]
-    for side in made:
-        side.call(side.links.close)
-
-
-def table(side: Side, peers: dict[Side, tuple[Shape, Shape]], **more: Any) -> LinkTable:
-    return LinkTable(
-        node=side.name,
-        address=side.address,
-        subnet=SUBNET,
-        up_bit_s=more.pop("up_bit_s", None),
-        down_bit_s=more.pop("down_bit_s", None),
-        peers=tuple(PeerLinks(p.name, p.address, out, into) for p, (out, into) in peers.items()),
-        **more,
-    )
-
-
-def put(sides: tuple[Side, Side, Side], out: Shape = FREE, into: Shape = FREE, **more: Any) -> InForce:
-    """Shape the links between the first and the second node, as seen from the first; the third is left alone."""
-    a, b, c = sides
-    answer = a.call(a.links.apply, table(a, {b: (out, into), c: (FREE, FREE)}, **more))
-    b.call(b.links.apply, table(b, {a: (into, out), c: (FREE, FREE)}))
-    c.call(c.links.apply, table(c, {a: (FREE, FREE), b: (FREE, FREE)}))
-    return answer
-
-
-def bit_s(a: Side, b: Side, window_s: float = 1.0) -> float:
-    """One stream from a to b: payload per second, as it arrives."""
-    sink = b.ask("open", carrier="tcp", nonce=NONCE, warm_up_s=0.5, window_s=window_s)
-    a.ask("send", carrier="tcp", nonce=NONCE, peer_address=b.address, port=sink["port"], lasts_s=30)
-    told = b.ask("close", sink=sink["sink"], wait_ms=20_000)
-    assert isinstance(told["rate_bytes"], int)
-    return told["rate_bytes"] * 8 / float(told["rate_s"])
-
-
-def goodput(rate_bit_s: float) -> Any:
-    return pytest.approx(rate_bit_s * 1448 / 1514, rel=0.05)
-
-
-def is_soon(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true within some tries; other users of the machine may spoil the first."""
-    return any(condition() for _ in range(RATE_TRIES))
+from tests.links.sides import FREE, IS_SLOW, NONCE, Side, bit_s, goodput, is_soon, put, table
 
 
 def test_a_table_is_in_force_as_asked(sides: tuple[Side, Side, Side]) -> None:

@@ -8,9 +8,9 @@ from node.contract import HostError
 from node.contract.links import LinkTable, PeerLinks, Shape, TracePoint
 from node.links.engine import Probed, choose, refusals
 
-ALL = Probed(htb="", ifb="", netem="", netem_duplicate="", hold="")
-NO_NETEM = Probed(htb="", ifb="", netem="kind is unknown", netem_duplicate="kind is unknown", hold="")
-NOTHING = Probed(htb="no htb", ifb="no ifb", netem="kind is unknown", netem_duplicate="x", hold="no queues")
+ALL = Probed(htb="", ifb="", netem="", doubling="", hold="")
+NO_NETEM = Probed(htb="", ifb="", netem="kind is unknown", doubling="kind is unknown", hold="")
+NOTHING = Probed(htb="no htb", ifb="no ifb", netem="kind is unknown", doubling="x", hold="no queues")
 
 
 def tables(into: Shape = Shape(), down_bit_s: int | None = None) -> list[LinkTable]:  # noqa: B008 - frozen
@@ -42,11 +42,11 @@ def test_what_cannot_be_is_refused_in_the_kernels_words() -> None:
 
 def test_each_link_that_cannot_be_is_named() -> None:
     assert refusals(tables(Shape(duplicate=0.1)), "netem", ALL) == []
-    beside = Probed(htb="", ifb="", netem="", netem_duplicate="cannot mix", hold="")
-    (said,) = refusals(tables(Shape(duplicate=0.1)), "netem", beside)
+    single = Probed(htb="", ifb="", netem="", doubling="no action skbedit", hold="")
+    (said,) = refusals(tables(Shape(duplicate=0.1)), "netem", single)
     assert said.startswith("w02 → w01:")
-    assert said.endswith("cannot mix")
-    assert refusals(tables(Shape(duplicate=0.1)), "hold", beside) == []
+    assert said.endswith("no action skbedit")
+    assert refusals(tables(Shape(duplicate=0.1)), "hold", single) == []
     (said,) = refusals(tables(Shape(loss=0.9, loss_burst=2.0)), "hold", ALL)
     assert "w02 → w01" in said
     assert len(refusals(tables(down_bit_s=1_000_000), "none", NOTHING)) == 2

@@ -17,7 +17,7 @@ from node.links.leaf import (
     UNLIMITED_BIT_S,
     UNLIMITED_PACKETS,
     Leaf,
-    distribution_files,
+    distributions,
     queue_packets,
 )
 from node.links.readback import bits, compare, kernel_tree
@@ -88,13 +88,13 @@ def _options(leaf: Leaf) -> dict[str, Any]:
     options: dict[str, Any] = {"limit": leaf.limit}
     if leaf.delay_ms:
         options["delay"] = {"delay": leaf.delay_ms / 1000, "jitter": leaf.jitter_ms / 1000}
-    if leaf.jitter_ms and leaf.in_order:
+    if leaf.in_order:
         options["rate"] = {"rate": 12_500_000_000}
     if leaf.is_bursty:
         options["loss-gemodel"] = {"p": leaf.good_to_bad, "r": 1 / leaf.loss_burst}
     elif leaf.loss:
         options["loss-random"] = {"loss": leaf.loss}
-    for name in ("reorder", "duplicate", "corrupt"):
+    for name in ("reorder", "corrupt"):
         if share := getattr(leaf, name):
             options[name] = {name: share}
     return options
@@ -102,7 +102,7 @@ def _options(leaf: Leaf) -> dict[str, Any]:
 
 def test_a_class_for_each_peer_below_the_line() -> None:
     wanted = tree.egress(
-        table((replace(FREE, rate_bit_s=20_000_000), FREE), (FREE, FREE), up=8_000_000), "hold", ""
+        table((replace(FREE, rate_bit_s=20_000_000), FREE), (FREE, FREE), up=8_000_000), "hold"
     )
     lines = tree.build(wanted)
     assert lines[0] == "qdisc replace dev data root handle 5ba1: htb default 0 direct_qlen 1000"
@@ -113,7 +113,7 @@ def test_a_class_for_each_peer_below_the_line() -> None:
 
 
 def test_an_unlimited_line_leaves_each_link_its_own_rate() -> None:
-    wanted = tree.egress(table((replace(FREE, rate_bit_s=5_000_000), FREE), (FREE, FREE)), "hold", "")
+    wanted = tree.egress(table((replace(FREE, rate_bit_s=5_000_000), FREE), (FREE, FREE)), "hold")
     assert [(b.floor_bit_s, b.ceil_bit_s) for b in wanted.branches] == [
         (5_000_000, 5_000_000),
         (UNLIMITED_BIT_S, UNLIMITED_BIT_S),
@@ -121,7 +121,7 @@ def test_an_unlimited_line_leaves_each_link_its_own_rate() -> None:
 
 
 def test_filters_are_hashed_by_the_last_byte() -> None:
-    lines = tree.filters(tree.egress(table(*[(FREE, FREE)] * 600), "hold", ""))
+    lines = tree.filters(tree.egress(table(*[(FREE, FREE)] * 600), "hold"))
     assert lines[0].endswith("handle 1: protocol ip u32 divisor 256")
     assert "hashkey mask 0x000000ff at 16 link 1:" in lines[-1]
     buckets = [line.split("ht 1:")[1].split(":")[0] for line in lines[1:-1]]
@@ -131,7 +131,7 @@ def test_filters_are_hashed_by_the_last_byte() -> None:
 
 
 def test_changing_does_not_build() -> None:
-    lines = tree.changes(tree.egress(table((FREE, FREE), up=1_000_000), "hold", ""))
+    lines = tree.changes(tree.egress(table((FREE, FREE), up=1_000_000), "hold"))
     assert {line.split()[0] + " " + line.split()[1] for line in lines} == {"class replace", "qdisc replace"}
     assert not any("root" in line for line in lines)
 
@@ -140,31 +140,34 @@ def test_netem_stands_at_the_sender_for_delay_and_at_the_receiver_for_loss() -> 
     out = Shape(latency_ms=40, jitter_ms=4, reorder=0.01)
     into = Shape(latency_ms=99, loss=0.02, loss_burst=4, duplicate=0.03, corrupt=0.04)
     links = table((out, into))
-    (branch,) = tree.egress(links, "netem", "").branches
+    (branch,) = tree.egress(links, "netem").branches
     words = " ".join(branch.leaf.words())
     assert "delay 40.000ms 4.000ms distribution normal rate 100gbit reorder 1.000000%" in words
-    assert "loss" not in words
+    assert words.endswith("loss random 0.000000%")
     ingress = tree.ingress(links, "netem")
     assert ingress is not None
     rest, lossy = ingress.branches
     assert (rest.address, ingress.rest) == (None, rest.minor)
     words = " ".join(lossy.leaf.words())
-    assert "delay" not in words
-    assert words.endswith("loss gemodel 0.510204% 25.000000% duplicate 3.000000% corrupt 4.000000%")
+    assert "delay 0.000ms rate 0bit reorder 0.000000%" in words
+    assert words.endswith("corrupt 4.000000% loss gemodel 0.510204% 25.000000%")
     assert tree.ingress(links, "hold") is None
-    assert tree.egress(links, "hold", "").branches[0].leaf.kind == "pfifo"
+    assert tree.egress(links, "hold").branches[0].leaf.kind == "pfifo"
 
 
 def test_overtaking_is_allowed_where_asked() -> None:
-    (branch,) = tree.egress(
-        table((Shape(latency_ms=9, jitter_ms=4, in_order=False), FREE)), "netem", ""
-    ).branches
-    assert "rate" not in branch.leaf.words()
+    (branch,) = tree.egress(table((Shape(latency_ms=9, jitter_ms=4, in_order=False), FREE)), "netem").branches
+    assert "rate 0bit" in " ".join(branch.leaf.words())
+
+
+def test_no_packet_overtakes_when_a_latency_falls() -> None:
+    (branch,) = tree.egress(table((Shape(latency_ms=9), FREE)), "netem").branches
+    assert "rate 100gbit" in " ".join(branch.leaf.words())
 
 
 def test_a_link_that_a_trace_delays_has_its_netem_from_the_beginning() -> None:
     traced = Shape(trace=(TracePoint(0.0), TracePoint(5.0, latency_ms=80.0)))
-    (branch,) = tree.egress(table((traced, FREE)), "netem", "").branches
+    (branch,) = tree.egress(table((traced, FREE)), "netem").branches
     assert branch.leaf.kind == "netem"
 
 
@@ -179,14 +182,14 @@ def test_what_comes_in_has_a_tree_only_where_it_is_limited() -> None:
     )
 
 
-def test_a_distribution_of_ones_own_in_the_words_of_tc() -> None:
+def test_a_distribution_of_ones_own_is_found_where_tc_starts() -> None:
     links = table(
-        (Shape(latency_ms=9, jitter_ms=2, jitter_kind="table", jitter_table=(-1.0, 0.0, 2.0)), FREE)
+        (Shape(latency_ms=9, jitter_ms=2, jitter_kind="table", jitter_table=(-1.0, 0.0, 12.0)), FREE)
     )
-    ((name, text),) = distribution_files(links)
-    assert text == "-8192\n0\n16384\n"
-    (branch,) = tree.egress(links, "netem", "../../run").branches
-    assert f"distribution ../../run/{name}" in " ".join(branch.leaf.words())
+    (own,) = distributions(links)
+    (branch,) = tree.egress(links, "netem").branches
+    assert f"distribution ../../../../../../../../proc/self/cwd/{own.name}" in " ".join(branch.leaf.words())
+    assert branch.leaf.jitter_ms == 2 * own.stretch > 2  # 16 bits go to four deviations
 
 
 @given(rate=st.integers(8_000, 10**10), round_trip_ms=st.floats(0, 1000))
@@ -215,6 +218,14 @@ shapes = st.builds(
 )
 
 
+@given(shape=shapes, engine=st.just("netem"))
+def test_every_netem_says_all_that_a_change_would_keep(shape: Shape, engine: Any) -> None:
+    links = table((shape, shape))
+    trees = filter(None, (tree.egress(links, engine), tree.ingress(links, engine)))
+    for leaf in (branch.leaf for one in trees for branch in one.branches if branch.leaf.kind == "netem"):
+        assert {"limit", "delay", "rate", "reorder", "corrupt", "loss"} <= set(leaf.words())
+
+
 @given(
     peers=st.lists(st.tuples(shapes, shapes), min_size=1, max_size=4),
     up=st.none() | st.integers(10**5, 10**9),
@@ -223,7 +234,7 @@ shapes = st.builds(
 )
 def test_what_was_built_as_asked_differs_in_nothing(peers: Any, up: Any, down: Any, engine: Any) -> None:
     links = table(*peers, up=up, down=down)
-    for wanted in (tree.egress(links, engine, ""), tree.ingress(links, engine)):
+    for wanted in (tree.egress(links, engine), tree.ingress(links, engine)):
         if wanted is not None:
             actual = kernel_tree(**shown(wanted))
             assert compare(wanted, actual) == []
@@ -233,7 +244,7 @@ def test_what_was_built_as_asked_differs_in_nothing(peers: Any, up: Any, down: A
 
 def egress_and_shown() -> tuple[Tree, dict[str, str]]:
     out = Shape(latency_ms=40, jitter_ms=4, rate_bit_s=20_000_000)
-    wanted = tree.egress(table((out, FREE), (FREE, FREE)), "netem", "")
+    wanted = tree.egress(table((out, FREE), (FREE, FREE)), "netem")
     return wanted, shown(wanted)
 
 
