@@ -8,24 +8,42 @@ from pathlib import Path
 import pytest
 
 from node.contract import ENV_BOX, ExitCode, HostError
+from orchestrator import process
 from tests.netem import guest, parts
 
 
 def test_tests_run_as_if_in_a_box_except_those_that_open_their_own() -> None:
-    assert guest.environment(["tests/links"])[ENV_BOX] == "1"
-    assert ENV_BOX not in guest.environment(["-x", "tests/box/test_limits.py"])
+    (first, inside), (second, outside) = guest.parted(
+        ["-x", "tests/box/test_limits.py", "tests/links", "-k", "a"]
+    )
+    assert (first, inside[ENV_BOX]) == (["-x", "tests/links", "-k", "a"], "1")
+    assert (second, outside.get(ENV_BOX)) == (["tests/box/test_limits.py", "-x", "-k", "a"], None)
+    assert len(guest.parted(["tests/links/test_links.py::test_a_rate"])) == 1
+    assert len(guest.parted(["-x", "tests/box"])) == 1
 
 
 def test_the_script_tells_the_status_whole_and_turns_off() -> None:
-    script = guest.command(["-k", "it's one"], {"NAME": "a b"})
+    script = guest.command(["tests/links", "-k", "it's one"])
     pytest_line = next(line for line in script.splitlines() if "pytest" in line)
-    assert shlex.split(pytest_line)[-2:] == ["-k", "it's one"]
-    assert "NAME=a b" in shlex.split(pytest_line)
+    assert shlex.split(pytest_line)[-3:] == ["tests/links", "-k", "it's one"]
+    assert f"{ENV_BOX}=1" in shlex.split(pytest_line)
     # The status right after pytest, under its name only when it is complete.
     after = script[script.index(pytest_line) + len(pytest_line) :].split("\n")
-    assert after[1].startswith("echo $? >")
+    assert after[1].startswith('echo "$worst" >')
     assert after[2].endswith("/status")
     assert after[3].endswith("poweroff -f")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "worst"),
+    [([0, 0], 0), ([1, 0], 1), ([0, 1], 1), ([0, 5], 0), ([5, 0], 0), ([5, 5], 5), ([5, 2], 2)],
+)
+def test_the_worst_of_several_calls_counts(tmp_path: Path, statuses: list[int], worst: int) -> None:
+    script = guest.command(["tests/links"])
+    counting = script[script.index("worst=") : script.index("}\n") + 2]
+    calls = "".join(f"call sh -c 'exit {status}'\n" for status in statuses)
+    done = process.run(["sh", "-ec", f'{counting}{calls}echo "$worst"'], timeout_s=20)
+    assert int(done.stdout) == worst
 
 
 def test_qemu_has_no_network_and_may_write_to_one_folder_alone() -> None:
