@@ -38,19 +38,26 @@ class Kernel:
 
     def tree(self, device: str, handle: str) -> KernelTree:
         """What a device has; empty when there is no such device."""
-        if self.interface(device) is None:
+        if not self.has(device):
             return KernelTree()
-        qdiscs = self.run(["tc", "-j", "-s", "qdisc", "show", "dev", device])
-        classes = self.run(["tc", "-s", "class", "show", "dev", device])
-        has_ours = f'"{handle}:"' in qdiscs
-        filters = (
-            self.run(["tc", "-j", "filter", "show", "dev", device, "parent", f"{handle}:"])
-            if has_ours
-            else ""
-        )
-        has_ingress = '"ingress"' in qdiscs
-        incoming = self.run(["tc", "-j", "filter", "show", "dev", device, "ingress"]) if has_ingress else ""
-        return readback.kernel_tree(qdiscs, classes, filters, incoming)
+        # By one process, since a watch asks again and again; what hangs on nothing is shown as an empty list.
+        lines = [
+            f"qdisc show dev {device}",
+            f"class show dev {device}",
+            f"filter show dev {device} parent {handle}:",
+            f"filter show dev {device} ingress",
+        ]
+        shown = self.run(["tc", "-j", "-s", "-batch", "-"], "\n".join(lines) + "\n").splitlines()
+        if len(shown) < 3 or not all(line.startswith("[") for line in (shown[0], *shown[-2:])):
+            raise HostError(f"tc shows {device} in a way that is not known: {' '.join(shown)[:200]}")
+        qdiscs, *classes, filters, incoming = shown
+        if any(line.startswith("[") for line in classes):  # as later versions of tc show them; we read text
+            classes = self.run(["tc", "-s", "class", "show", "dev", device]).splitlines()
+        return readback.kernel_tree(qdiscs, "\n".join(classes), filters, incoming)
+
+    def has(self, device: str) -> bool:
+        """Whether there is such an interface."""
+        return any(name == device for _, name in socket.if_nameindex())
 
     def interface(self, name: str) -> Mapping[str, Any] | None:
         """As `ip` shows it; None when there is no such interface, which is not the same as not knowing."""

@@ -177,7 +177,7 @@ class Links:
         out = out or self.kernel.tree(DATA, tree.OUT_HANDLE)
         lines = self._lines(self._egress(table), out)
         wanted = tree.ingress(table, self.engine)
-        has_ifb = self.kernel.interface(IFB) is not None
+        has_ifb = self.kernel.has(IFB)
         if wanted is None and has_ifb:  # it stays, and limits nothing: taking it away would lose packets
             wanted = tree.idle_ingress()
         if wanted is not None:
