@@ -44,9 +44,10 @@ from node.role import wait_ipfs
 IPFS_READY_S: Final = 20.0
 LONG_POLL_S: Final = 10.0
 LOOK_S: Final = 0.1  # other processes append to the events; a look is one stat
-# What trainers tell is for the record: told some at a time it costs a fraction. Upon what an aggregator
-# tells others act.
+# Told some at a time events cost a fraction. What trainers tell is for the record; upon what an aggregator
+# tells others act, and in a burst of accepted updates nobody does.
 GATHER_S: Final = 0.5
+GATHER_BURST_S: Final = 0.05
 SCRAPE_S: Final = 0.8  # less than Prometheus gives us
 MAX_SCRAPE_BYTES: Final = 8 << 20
 PLAIN: Final = {"Accept": "text/plain", "Accept-Encoding": "identity"}  # compressing costs more than loopback
@@ -126,7 +127,7 @@ class Agent:
         self._token = token.encode()
         self._sources = sources
         self._stop = stop
-        self._gather_s = 0.0 if "aggregator" in settings.roles else GATHER_S
+        self._gather_s = GATHER_BURST_S if "aggregator" in settings.roles else GATHER_S
         self._parts = Parts(self._events)
         self._series = NodeSeries()
         self._supervisor = Account(ProcessId.of(os.getppid()), alone=True)
@@ -171,7 +172,7 @@ class Agent:
         while not lines and time.monotonic() < deadline and not self._stop.is_set():
             await asyncio.sleep(LOOK_S)
             lines, offset = read_from(self._events, offset)
-        if self._gather_s and lines and not self._stop.is_set():
+        if lines and not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), self._gather_s)
             more, offset = read_from(self._events, offset)

@@ -139,7 +139,7 @@ async def test_what_a_trainer_tells_is_gathered(tmp_path: Path, monkeypatch: pyt
             assert (await lines_of(reply))[0] == 2
 
 
-async def test_what_an_aggregator_tells_is_passed_on_at_once(
+async def test_what_an_aggregator_tells_does_not_wait_as_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent, "GATHER_S", 60.0)
