@@ -48,6 +48,7 @@ class Emulation:
         self._is_begun = False
         self.calibration: Calibration | None = None
         self.lateness: dict[str, Any] | None = None
+        self.in_force: Mapping[str, InForce] = {}  # by node, read back at the end
 
     @property
     def pauses(self) -> tuple[int, ...]:
@@ -131,6 +132,7 @@ class Emulation:
         read, unread = self._read_links()
         for name, why in unread.items():
             self._history.note("links_unread", of=name, message=why)
+        self.in_force = read
         held = [state.lateness for state in read.values() if state.lateness is not None]
         packets, late = sum(one.packets for one in held), sum(one.beyond_tolerance for one in held)
         self.lateness = {"packets": packets, "beyond_tolerance": late} if held else None

@@ -247,6 +247,8 @@ class Run:
         calibration = to_json(self._emulation.calibration)
         if calibration is not None:
             self.directory.write("calibration.json", calibration)
+        if self._emulation.in_force:
+            self.directory.write("links.json", to_json(self._emulation.in_force))
         found = {
             "scenario": self.plan.scenario,
             "run": self.directory.id,

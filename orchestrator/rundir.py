@@ -21,6 +21,8 @@ FILES: Final = {
     "history.jsonl": "every event of every node, one JSON object in a line",
     "results.json": "the verdict, the checks and the figures; orchestrator/results.py says what each means",
     "report.txt": "the same for people",
+    "calibration.json": "links measured before round 1 against what was asked",
+    "links.json": "what each node read back of its links at the end: engine, congestion control, counters",
     "series": "every scraped metric, a file for each",
     "logs": "what every part of every node said",
     "chain": "the aggregator's durable state: the newest record's name and the open round",
