@@ -44,16 +44,17 @@ def fork(
         _become_child(parent, parent_death, log)
         status = run()
     except ShoalError as error:
-        print(error, file=sys.stderr)
         status = int(error.exit_code)
+        print(error, file=sys.stderr)
     finally:
-        # Never back into the parent's stack, whatever was raised.
-        if sys.exc_info()[0] is not None:
-            traceback.print_exc()
-        with contextlib.suppress(OSError, ValueError):
+        # Never back into the parent's stack, whatever was raised, and though there be no room to say it.
+        try:
+            if sys.exc_info()[0] is not None:
+                traceback.print_exc()
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(status)
+        finally:
+            os._exit(status)
 
 
 def _become_child(parent: int, parent_death: signal.Signals, log: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from node.contract import ExitCode
 from node.contract.plan import (
     NetworkPlan,
     NodePlan,
@@ -274,6 +276,45 @@ def test_two_nodes_of_one_zygote(nodes: dict[str, Inside], tmp_path: Path, secre
     finally:
         zygote.close()
     assert zygote.process.returncode == 0
+
+
+def test_a_node_that_can_tell_nothing_more_ends_with_all_its_parts(
+    nodes: dict[str, Inside], tmp_path: Path, secret_files: Path
+) -> None:
+    """Its disk is full when its daemon dies, so that the end cannot be written down."""
+    settings = settings_of("p1", tmp_path, secret_files)
+    Box.current().run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", settings.folder], timeout_s=WAIT_S)
+    daemon_of(settings).prepare()
+    zygote = Zygote(tmp_path, "node.agent")
+    try:
+        zygote.start(settings, tmp_path / "p1.json")
+        Watcher(nodes["p1"], settings).wait_event("ipfs_ready")
+        started = [event for event in events(settings) if event["kind"] == "part_started"]
+        parts = {event["part"]: ProcessId(event["pid"], event["start_ticks"]) for event in started}
+        fill_disk(Path(settings.folder))
+        parts["ipfs"].signal(signal.SIGKILL)
+        assert zygote.hear() == {"exited": "p1", "status": ExitCode.HOST}
+        wait_until(lambda: not parts["agent"].is_alive())
+    finally:
+        zygote.close()
+        Box.current().run(["umount", settings.folder], timeout_s=WAIT_S)
+
+
+def fill_disk(folder: Path) -> None:
+    """To the last byte: events are appended to a page that may have some room left."""
+    for file in (folder / "filler", folder / EVENTS_FILE):
+        with file.open("ab", buffering=0) as filler:
+            for size_bytes in (1 << 16, 1):
+                with contextlib.suppress(OSError):
+                    while filler.write(b"\n" * size_bytes):
+                        pass
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(PAUSE_S)
 
 
 @contextmanager

@@ -219,6 +219,19 @@ def test_a_child_has_no_socket_of_its_parent_and_a_session_of_its_own(tmp_path: 
         assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == 7
 
 
+@pytest.mark.parametrize(("run", "status"), [(fails, ExitCode.HOST), (breaks, ExitCode.BUG)])
+def test_a_child_that_has_no_room_for_its_last_words_ends_all_the_same(
+    run: Callable[[], int], status: ExitCode
+) -> None:
+    parent = os.getpid()
+    try:
+        child = fork(run, log=Path("/dev/full"))
+    finally:
+        if os.getpid() != parent:
+            os._exit(int(ExitCode.HELD))  # the child came back into our stack
+    assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == status
+
+
 def is_socket(descriptor: str) -> bool:
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
