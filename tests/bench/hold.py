@@ -195,8 +195,9 @@ def lateness(ends: tuple[End, End]) -> tuple[int, int]:
     return sum(state.beyond_tolerance for state in states), sum(state.packets for state in states)
 
 
-def measure(quick: bool) -> Iterator[Figure]:
-    ends = one, two = two_ends()
+def echoes(ends: tuple[End, End], quick: bool) -> Iterator[Figure]:
+    """Exact round trips, idle and busy."""
+    one, two = ends
     count = 40 if quick else 200
     echo = Echo(two, one)
     for busy in (0, 2):
@@ -214,6 +215,11 @@ def measure(quick: bool) -> Iterator[Figure]:
             yield Figure(f"{name}: p99", got[int(len(got) * 0.99)] - 2 * latency, "ms", None, how)
             yield Figure(f"{name}: beyond tolerance", share, "%", 5.0 if not busy else None, "by the holders")
     echo.end()
+
+
+def streams(ends: tuple[End, End], quick: bool) -> Iterator[Figure]:
+    """TCP through the holders, and what that costs."""
+    one, two = ends
     for rate in ("20mbit", "100mbit", None):
         for end in ends:
             end.node.run(["sh", "-c", "tc qdisc del dev data root 2>/dev/null; true"], timeout_s=10)
@@ -236,17 +242,24 @@ def measure(quick: bool) -> Iterator[Figure]:
                 f"{name}: overflowed so far", overflowed, "pkts", None, "the kernel's queue counters"
             )
     yield Figure("memory of one holder", one.private_mib(), "MiB", None, "smaps_rollup, private pages")
-    for end in ends:
-        end.holder.stop()
+
+
+PARTS = {"echoes": echoes, "streams": streams}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer echoes, shorter streams")
+    parser.add_argument("--only", choices=PARTS, help="one of the parts")
+    options = parser.parse_args()
     figures = []
-    for figure in measure(parser.parse_args().quick):
-        print(show(figure), flush=True)
-        figures.append(figure)
+    ends = two_ends()
+    for name in [options.only] if options.only else PARTS:
+        for figure in PARTS[name](ends, options.quick):
+            print(show(figure), flush=True)
+            figures.append(figure)
+    for end in ends:
+        end.holder.stop()
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps([figure.as_json() for figure in figures], indent=1) + "\n")
     return 0 if all(figure.holds for figure in figures) else 1
