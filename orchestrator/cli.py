@@ -231,7 +231,7 @@ def parser() -> tuple[Parser, list[str]]:
         inside.execute,
         "run a command in a node of a living run",
         "\nIt has this terminal, this folder and the node's network; the exit status is the command's.\n\n"
-        "    shoal exec w01 -- ping -c 3 10.77.0.1\n"
+        "    shoal exec w01 -- ping -U -c 3 10.77.0.1\n"
         "    shoal exec w01 -- sh",
     )
     one.add_argument("node", metavar="NODE", help="agg, w01, w02, …")
