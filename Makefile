@@ -29,7 +29,7 @@ kubo: ## Fetch the official Kubo release, check it, and print its path
 	@python3 node/ipfs/fetch_kubo.py
 
 ##@ Test
-.PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-long bench bench-ipfs
+.PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-long bench bench-ipfs bench-network
 test: setup lint ipfs test-go test-conformance test-unit test-parts test-box test-learning test-links test-fleet test-run test-netem ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
@@ -63,14 +63,18 @@ test-fleet: setup ipfs ## Test with real daemons, in a box
 test-netem: setup ## Run tests/links (or ARGS=) on a kernel that has netem, in an emulated machine
 	@$(PYTHON) -m tests.netem.guest $(if $(filter test,$(MAKECMDGOALS)),--or-skip) $(ARGS)
 
-test-long: setup ipfs ## Run the tests that take minutes, in a box
+test-long: setup ipfs ## Run the tests that take minutes: long cuts in a box, and all scenarios
 	@$(IN_BOX) $(PYTHON) -m pytest -m long tests/fleet
+	@$(PYTHON) -m pytest -m long tests/run
 
 bench: setup ipfs ## Measure what a round costs beside its training, write runs/bench/latest.json
 	@$(PYTHON) -m tests.bench.rounds
 
 bench-ipfs: setup ipfs ## Measure the IPFS daemons, print the table, write runs/bench/ipfs.json
 	@$(IN_BOX) $(PYTHON) -m tests.bench.ipfs $(ARGS)
+
+bench-network: setup ipfs ## Measure the emulated network and what it costs (ARGS="--only skew"), write runs/bench/network.json
+	@$(PYTHON) -m tests.bench.network $(ARGS)
 
 ##@ Change
 .PHONY: lint format lock clean
