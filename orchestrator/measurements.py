@@ -25,14 +25,15 @@ LOSS_PACKETS: Final = 10_000
 LOSS_PER_S: Final = 5000.0
 LOSS_S: Final = 10.0  # at most; on slow links fewer packets then
 SLACK: Final = 0.5  # of the rate is what packets are paced at, so that none is lost in a queue
-PRESS: Final = 1.15  # of the rate, so that the link is always full
+PRESS: Final = 1.3  # of the rate, so that the link is always full, and its queue before the window begins:
+# then it has something to send while the sender waits for a processor.
 SEGMENTS: Final = 50  # that pass in the window at least
 SLOW_WINDOW_S: Final = 3.0
 STREAM_LEAST_BIT_S: Final = 1_000_000
 STREAM_MOST_RTT_MS: Final = 60.0  # a stream fills longer links only after many seconds
 STREAM_BACK_SHARE: Final = 30  # acknowledgements take about a fortieth of what they acknowledge
 STREAM_WARM_UP_S, STREAM_WINDOW_S = 1.0, 1.5
-PACKETS_WARM_UP_S, PACKETS_WINDOW_S = 0.3, 0.8
+PACKETS_WARM_UP_S, PACKETS_WINDOW_S = 0.5, 0.8
 JITTERS_IN_WINDOW: Final = 200
 OVERHEAD_S: Final = 0.4  # of requests and of what is on its way
 BUDGET_S: Final = 15.0
