@@ -17,7 +17,11 @@ LEAST_FREE_BYTES = 1 << 16
 
 
 def is_full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+    """Whether there is no room; of a folder that is gone already nobody asks."""
+    try:
+        return shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+    except FileNotFoundError:
+        return False
 
 
 def full_disk(folder: Path | None = None) -> HostError:
