@@ -71,6 +71,7 @@ class Desk:
         self._events = events
         self._metrics = metrics
         self._strangers: Counter[str] = Counter()
+        self._newest: dict[str, str] = {}  # sender → CID of the update that was accepted last
         self.news = News()
         self.ready: set[str] = set()
         self.told: set[str] = set()  # who has heard that there is no more
@@ -151,7 +152,10 @@ class Desk:
 
     def _objection(self, sender: str, manifest: Manifest) -> tuple[Refusal, str] | None:
         assert self.strategy is not None
-        return self.strategy.accept(self.open_round, sender, manifest)
+        against = self.strategy.accept(self.open_round, sender, manifest)
+        if against is not None and against[0] == "late" and manifest.update == self._newest.get(sender):
+            return "replayed", "it was accepted in its round"  # the answer was lost, and that took long
+        return against
 
     async def _take(self, update: Update) -> None:
         """Pin, write down, accept: in this order, so that what is answered is durable."""
@@ -165,6 +169,7 @@ class Desk:
             raise
         self._journal.accept(Taken(update.sender, update.signed))
         self.round = self.open_round.accept(update)
+        self._newest[update.sender] = manifest.update
         self._metrics.counter("shoal_updates_total", outcome="accepted").inc()
         self._events.write(
             "update_accepted",

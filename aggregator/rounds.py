@@ -103,7 +103,9 @@ class Round:
         terms = self.terms
         if manifest.run != terms.run:
             return "wrong_round", f"of run {manifest.run[:40]!r}"
-        if manifest.round != terms.round:
+        if manifest.round < terms.round:
+            return "late", f"of round {manifest.round}, open is {terms.round}"
+        if manifest.round > terms.round:
             return "wrong_round", f"of round {manifest.round}, open is {terms.round}"
         if sender not in terms.asked:
             return "stranger", "not asked in this round"

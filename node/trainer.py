@@ -97,7 +97,11 @@ async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, m
         raise UsageError(f"{settings.name}: a trainer's settings need an aggregator and a shard")
     aggregator = Peer(settings.aggregator.peer_id, settings.aggregator.address)
     with ThreadPoolExecutor(1, thread_name_prefix="learning") as thread:
-        async with Client(IPFS_PORT) as ipfs, Control(ipfs, aggregator) as control:
+
+        def answered(path: str, silent_s: float) -> None:
+            events.write("control_answered", path=path, silent_s=silent_s)
+
+        async with Client(IPFS_PORT) as ipfs, Control(ipfs, aggregator, answered=answered) as control:
             # Where it is no neighbour nothing else dials it, and the first fetch would stall before it does.
             with contextlib.suppress(IpfsError):  # the link may be down; the fetch tries again and again
                 await ipfs.connect(aggregator, timeout_s=CONNECT_S)
@@ -188,7 +192,9 @@ class Trainer:
         """Fetch the model, train, store and sign the update."""
         settings = self._settings
         received = received_bytes(DATA_INTERFACE)
-        weights, fetch_s = await self._model(ObjectRef(work.base, work.size_bytes))
+        # Beyond the deadline another model is wanted, and this one may be with nobody any more.
+        reference = ObjectRef(work.base, work.size_bytes)
+        weights, fetch_s = await self._model(reference, min(MODEL_S, work.deadline_s))
         began_s = time.monotonic()
         outcome = await self._learn(
             lambda: self._learner.train(
@@ -237,8 +243,8 @@ class Trainer:
         await self._let_go(cid)
         return _Done(work.round, work.base, signed)
 
-    async def _model(self, reference: ObjectRef) -> tuple[Weights, float]:
-        data, seconds = await self._fetch("model", reference, MODEL_S)
+    async def _model(self, reference: ObjectRef, timeout_s: float = MODEL_S) -> tuple[Weights, float]:
+        data, seconds = await self._fetch("model", reference, timeout_s)
         return encoding.check(data, self._template), seconds
 
     async def _fetch(self, what: str, reference: ObjectRef, timeout_s: float) -> tuple[bytes, float]:

@@ -2,6 +2,9 @@
 
 POST /v1/work    {"ready": bool}  → Work; held open until there is something to say, at most LONG_POLL_S
 POST /v1/update  Signed           → Answer; refused with a reason, or taken and durable
+POST /v1/hello   {}               → {} at once: asked when an answer is long in coming
+
+Blanks come before an answer that is held back, so that a waiting asker knows a silent line from a long wait.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ Refusal = Literal[
     "unsigned",  # no signature, or none that can be read
     "forged",  # the signature is not the asker's over these bytes
     "replayed",  # this node's update for this round is known already
-    "wrong_round",  # of a round that is not open
+    "wrong_round",  # of another run, or a round that has not been opened yet
     "wrong_base",  # computed from another model than the round's
     "wrong_encoding",
     "too_large",  # named, or came, with more bytes than the encoding allows
@@ -28,7 +31,7 @@ Refusal = Literal[
     "wrong_dtype",
     "not_finite",
     "malformed",  # the message itself cannot be read
-    "late",  # the round was closed while it was being fetched
+    "late",  # of a round that is over
 ]
 
 

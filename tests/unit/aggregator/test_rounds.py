@@ -33,7 +33,8 @@ def test_an_open_round_takes_what_was_asked_for() -> None:
     ("sender", "changes", "reason"),
     [
         ("w01", {"run": "another"}, "wrong_round"),
-        ("w01", {"round": 2}, "wrong_round"),
+        ("w01", {"round": MANIFEST.round + 1}, "wrong_round"),
+        ("w01", {"round": MANIFEST.round - 1}, "late"),
         ("w09", {}, "stranger"),
         ("w01", {"base": "older"}, "wrong_base"),
         ("w01", {"encoding": "pickle"}, "wrong_encoding"),
