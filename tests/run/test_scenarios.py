@@ -1,0 +1,53 @@
+"""The shipped scenarios hold, and the checks of one do not hold where its fault is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import listing
+from tests.run.test_run import RUN_S, shoal
+
+EVERY_TIME = ("partition", "slow-links", "lossy")
+WHEN_ASKED = ("asymmetric", "d2d", "flapping", "wan")
+ELSEWHERE = {"baseline"}  # its like runs in test_run
+FAULTS = '  - {partition: {isolate: third}, at: "round 3", heal: "round 5"}\n'
+
+
+def run(file: Path, cwd: Path) -> tuple[int, str, dict[str, Any]]:
+    """Exit status, what was said, and the results."""
+    with shoal("run", str(file), cwd=cwd) as process:
+        said, _ = process.communicate(timeout=RUN_S)
+    results = json.loads((cwd / "runs" / file.stem / "latest" / "results.json").read_text())
+    return process.returncode, said, results
+
+
+def test_every_scenario_is_run_by_some_test() -> None:
+    shipped = {file.stem for file in listing.files()}
+    assert shipped == {*EVERY_TIME, *WHEN_ASKED} | ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "name", [*EVERY_TIME, *(pytest.param(name, marks=pytest.mark.long) for name in WHEN_ASKED)]
+)
+def test_it_holds(name: str, tmp_path: Path) -> None:
+    status, said, results = run(listing.find(name), tmp_path)
+    assert (status, results["network_doubts"]) == (0, []), said
+    assert said.splitlines()[-1] == "verdict: held"
+
+
+def test_without_its_fault_the_partition_does_not_hold(tmp_path: Path) -> None:
+    text = listing.find("partition").read_text()
+    assert FAULTS in text
+    file = tmp_path / "whole.yaml"
+    file.write_text(text.replace("faults:\n" + FAULTS, ""))
+    status, said, results = run(file, tmp_path)
+    states = {one["check"]: one["state"] for one in results["checks"]}
+    assert (status, results["failure"]) == (1, None), said
+    assert states["missing_updates >= 4"] == "violated"
+    assert states["missing_while_cut"] == states["recovered_within: 1 round"] == "unknown"
+    # All else went as it should: only the fault is what the checks missed.
+    assert states["rounds_completed == 8"] == states["emulation_accurate"] == "held"
