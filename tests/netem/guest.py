@@ -1,7 +1,7 @@
 """Run tests on a kernel that has netem: a guest of qemu, without hardware virtualisation, on this host's own files.
 
 python -m tests.netem.guest [--or-skip] [--timeout SECONDS] [PYTEST ARGUMENTS]
-    default: tests/links, and the limits of tests/box, since a guest always has cgroup v2
+    default: what netem does, alone and told by agents, and the limits of tests/box: a guest has cgroup v2
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from orchestrator import host, process
 from tests.netem import initramfs, parts
 
 ENV_SLOW_GUEST = "SHOAL_SLOW_GUEST"  # set to 1 in the guest, which carries little and has netem for certain
-DEFAULT_TESTS = ("tests/links", "tests/box/test_limits.py")
+DEFAULT_TESTS = (
+    *(f"tests/links/test_{of}.py" for of in ("netem_kernel", "netem_links", "links", "agent_links")),
+    "tests/box/test_limits.py",
+)
 RUN_OUTSIDE_A_BOX = ("tests/box", "tests/unit")  # the guest is a box; these open their own, or need none
 NO_TESTS = 5  # pytest's own status, of a `-k` that fits nothing in one of the calls
 TIMEOUT_S = 900.0
