@@ -246,6 +246,8 @@ async def serve(settings: NodeSettings, stop: asyncio.Event, links: LinkService 
 
 async def watch_ipfs(settings: NodeSettings, events: Events, client: Client) -> None:
     """Tell when the daemon answers, then keep it connected if it does not do so by itself."""
+    if not settings.engine_path:  # a fleet without daemons, whose links are measured
+        return
     async with client:
         try:
             peer_id = await wait_ipfs(client, IPFS_READY_S)
