@@ -33,9 +33,9 @@ def test_new_then_validate(tmp_path: Path, capsys: Capture) -> None:
     path = str(tmp_path / "mine.yaml")
     assert cli.main(["new", path]) == 0
     assert cli.main(["validate", path]) == 0
-    assert "mine: right, 9 nodes, 72 links, 2 checks" in capsys.readouterr().out
+    assert "mine: right, 9 nodes, 72 links, 3 checks" in capsys.readouterr().out
     assert cli.main(["validate", "--json", path]) == 0
-    assert json.loads(capsys.readouterr().out) == [{"name": "mine", "nodes": 9, "links": 72, "checks": 2}]
+    assert json.loads(capsys.readouterr().out) == [{"name": "mine", "nodes": 9, "links": 72, "checks": 3}]
     assert cli.main(["new", path]) == ExitCode.USAGE
 
 
