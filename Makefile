@@ -60,12 +60,13 @@ test-links: setup ## Test emulated links with this kernel's delay engine, in a b
 test-fleet: setup ipfs ## Test with real daemons, in a box
 	@$(IN_BOX) $(PYTHON) -m pytest tests/fleet
 
-test-netem: setup ## Run tests/links (or ARGS=) on a kernel that has netem, in an emulated machine
+test-netem: setup ## Test what netem does to links (or ARGS=) on a kernel that has it, in an emulated machine
 	@$(PYTHON) -m tests.netem.guest $(if $(filter test,$(MAKECMDGOALS)),--or-skip) $(ARGS)
 
-test-long: setup ipfs ## Run the tests that take minutes: long cuts in a box, and all scenarios
+test-long: setup ipfs ## Run the tests that take minutes: long cuts in a box, all scenarios, all links with netem
 	@$(IN_BOX) $(PYTHON) -m pytest -m long tests/fleet
 	@$(PYTHON) -m pytest -m long tests/run
+	@$(PYTHON) -m tests.netem.guest --or-skip --timeout 1800 tests/links
 
 bench: setup ipfs ## Measure what a round costs beside its training, write runs/bench/latest.json
 	@$(PYTHON) -m tests.bench.rounds
