@@ -17,8 +17,10 @@ ROUNDS_AFTER: Final = 8  # the heal; with everybody there a round takes a fracti
 HEALED_BOUND_S: Final = 10.0
 RATE_MBIT: Final = 20
 LATENCY_MS: Final = 50
-ON_WIRE: Final = 1514 / 1448  # of full segments
 TRIPS: Final = 3  # round trips in a round, see best_s
+SEGMENT_BYTES, FRAME_BYTES = 1448, 1514
+ON_WIRE: Final = FRAME_BYTES / SEGMENT_BYTES
+FIRST_WINDOW: Final = 10  # segments that TCP sends at first, and again after a pause such as a training
 CIFAR: Final = Path(__file__).resolve().parent / "cifar.yaml"
 CUT: Final = """\
 summary: One worker of three is cut off for a while.
@@ -108,6 +110,10 @@ def training(folder: Path) -> Iterator[Figure]:
         yield Figure(f"round, {limits}", measured, "s", None, "median of the later rounds")
         yield Figure(f"round, {limits}: best", best, "s", None, how)
         yield Figure(f"round, {limits} / best", measured / best, "", None, how)
+        if name == "links":
+            slow = best + copies * slow_start_s(model_bytes)
+            how = f"the same, + {copies} x what a cold TCP loses until its window fills the link"
+            yield Figure(f"round, {limits} / best of a cold TCP", measured / slow, "", None, how)
         yield Figure(
             f"round, {limits}: fetch", median_s(history, "fetch_s"), "s", None, "of the model, median"
         )
@@ -122,6 +128,18 @@ def best_s(base_s: float, model_bytes: int, copies: int) -> float:
     the model, half of one for the manifest, one for asking for the update.
     """
     return base_s + copies * model_bytes * ON_WIRE * 8 / (RATE_MBIT * 1e6) + TRIPS * 2 * LATENCY_MS / 1000
+
+
+def slow_start_s(size_bytes: int) -> float:
+    """What TCP loses in one transfer that begins with the first window, which doubles with each round trip."""
+    trip_s = 2 * LATENCY_MS / 1000
+    frame_s = FRAME_BYTES * 8 / (RATE_MBIT * 1e6)
+    window, left, lost_s = FIRST_WINDOW, math.ceil(size_bytes / SEGMENT_BYTES), 0.0
+    while window * frame_s < trip_s and window < left:
+        lost_s += trip_s - window * frame_s  # the link is idle until the acknowledgement
+        left -= window
+        window *= 2
+    return lost_s
 
 
 def median_s(history: list[dict[str, Any]], key: str) -> float:
