@@ -71,7 +71,7 @@ class Desk:
         self._events = events
         self._metrics = metrics
         self._strangers: Counter[str] = Counter()
-        self._newest: dict[str, str] = {}  # sender → CID of the update that was accepted last
+        self._newest: dict[str, Manifest] = {}  # by sender, of the update that was accepted last
         self.news = News()
         self.ready: set[str] = set()
         self.told: set[str] = set()  # who has heard that there is no more
@@ -153,7 +153,7 @@ class Desk:
     def _objection(self, sender: str, manifest: Manifest) -> tuple[Refusal, str] | None:
         assert self.strategy is not None
         against = self.strategy.accept(self.open_round, sender, manifest)
-        if against is not None and against[0] == "late" and manifest.update == self._newest.get(sender):
+        if against is not None and against[0] == "late" and manifest == self._newest.get(sender):
             return "replayed", "it was accepted in its round"  # the answer was lost, and that took long
         return against
 
@@ -169,7 +169,7 @@ class Desk:
             raise
         self._journal.accept(Taken(update.sender, update.signed))
         self.round = self.open_round.accept(update)
-        self._newest[update.sender] = manifest.update
+        self._newest[update.sender] = manifest
         self._metrics.counter("shoal_updates_total", outcome="accepted").inc()
         self._events.write(
             "update_accepted",

@@ -51,6 +51,13 @@ class Wire:
         inside = [count for at, count in self.notes if begin <= at <= end]
         return inside[-1] - inside[0]
 
+    def wait_moved(self, size_bytes: int, timeout_s: float = 30.0) -> None:
+        """Until so much has come since the beginning."""
+        until_s = time.monotonic() + timeout_s
+        while not self.notes or self.notes[-1][1] - self.notes[0][1] < size_bytes:
+            assert time.monotonic() < until_s, f"less than {size_bytes} bytes came"
+            time.sleep(0.01)
+
     def moves_after(self, instant: float) -> float:
         """Seconds until so much has come that it can be nothing but blocks."""
         before = next(count for at, count in self.notes if at >= instant)

@@ -212,6 +212,21 @@ async def test_a_replay_is_refused_and_a_stranger_recorded_once(tmp_path: Path) 
     ]
 
 
+async def test_an_update_of_an_old_round_is_late_unless_it_was_accepted_then(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, job("w1", "w2", rounds=2, quorum=0.5, deadline_s=0.5))
+
+    async def behave() -> None:
+        work, _ = await asyncio.gather(fleet.ask("w1"), fleet.ask("w2"))
+        mine, missing = fleet.signed("w1", work), fleet.signed("w2", work)
+        assert (await fleet.hand_in("w1", mine)).accepted
+        assert (await fleet.ask("w1")).round == 2
+        assert await fleet.hand_in("w1", mine) == Answer(False, "replayed", "it was accepted in its round")
+        assert await fleet.hand_in("w2", missing) == Answer(False, "late", "of round 1, open is 2")
+        await asyncio.gather(fleet.train("w1"), fleet.train("w2"))
+
+    await fleet.live(beside=behave)
+
+
 async def test_a_slow_sender_holds_up_nobody_and_is_late(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, job("w1", "w2", rounds=1, quorum=0.5, deadline_s=0.3))
     gate = asyncio.Event()

@@ -31,6 +31,8 @@ class FakeTunnel:
         self.asker = asker
         self.target: int | None = None
         self.dialled = 0
+        self.flows = asyncio.Event()  # while it is cleared, what is said waits on its way
+        self.flows.set()
         self._servers: list[asyncio.Server] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._pipes: set[asyncio.Task[None]] = set()
@@ -82,12 +84,16 @@ class FakeTunnel:
         there, back = await asyncio.open_connection("127.0.0.1", self.target)
         back.write(self.asker.encode() + b"\n")
         self._writers |= {writer, back}
-        self._pipes |= {asyncio.create_task(_pipe(reader, back)), asyncio.create_task(_pipe(there, writer))}
+        self._pipes |= {
+            asyncio.create_task(_pipe(reader, back, self.flows)),
+            asyncio.create_task(_pipe(there, writer, self.flows)),
+        }
 
 
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
+            await flows.wait()
             writer.write(data)
             await writer.drain()
     writer.close()
@@ -99,9 +105,12 @@ class FakeDesk:
         self.bodies: list[bytes] = []
         self.strangers: list[str] = []
         self.answers: list[Callable[[], Answer]] = []
+        self.gives = asyncio.Event()  # while it is cleared, nobody is given work
+        self.gives.set()
 
     async def work(self, peer_id: str, ready: bool) -> Work:
         self.asked.append((peer_id, ready))
+        await self.gives.wait()
         return Work("train", round=3, base="base", size_bytes=100)
 
     async def update(self, peer_id: str, body: bytes) -> Answer:
@@ -113,12 +122,17 @@ class FakeDesk:
 
 
 @asynccontextmanager
-async def connected(tunnel: FakeTunnel, desk: FakeDesk, patience_s: float = 20.0) -> AsyncIterator[Control]:
+async def connected(
+    tunnel: FakeTunnel,
+    desk: FakeDesk,
+    patience_s: float = 20.0,
+    answered: Callable[[str, float], None] = lambda *_: None,
+) -> AsyncIterator[Control]:
     ipfs = cast(Client, tunnel)
     try:
         async with (
             ControlServer(ipfs, {ME}, desk).open(),
-            Control(ipfs, AGGREGATOR, patience_s=patience_s) as control,
+            Control(ipfs, AGGREGATOR, patience_s, answered) as control,
         ):
             yield control
     finally:
@@ -177,6 +191,61 @@ async def test_trouble_of_the_aggregators_own_is_waited_out() -> None:
     async with connected(FakeTunnel(), desk) as trainer:
         assert (await trainer.send(SIGNED)).accepted
     assert len(desk.bodies) == 2
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "PULSE_S", 0.02)
+    monkeypatch.setattr(control, "SILENT_S", 0.3)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_long_wait_is_no_silence() -> None:
+    desk, told = FakeDesk(), list[tuple[str, float]]()
+    desk.gives.clear()
+    async with connected(FakeTunnel(), desk, answered=lambda *said: told.append(said)) as trainer:
+        asking = asyncio.create_task(trainer.work(ready=True))
+        await asyncio.sleep(3 * control.SILENT_S)  # nothing is waited for: nothing shall happen
+        desk.gives.set()
+        assert (await asking).kind == "train"
+    assert (told, len(desk.asked), trainer.repeated) == ([], 1, 0)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_silence_is_told_when_it_ends_and_what_was_said_in_it_is_asked_anew() -> None:
+    desk, tunnel, told = FakeDesk(), FakeTunnel(), asyncio.Queue[tuple[str, float]]()
+    desk.gives.clear()
+    async with connected(tunnel, desk, answered=lambda *said: told.put_nowait(said)) as trainer:
+        asking = asyncio.create_task(trainer.work(ready=True))
+        while not desk.asked:  # noqa: ASYNC110 # the fake tells nobody
+            await asyncio.sleep(0.01)
+        tunnel.flows.clear()
+        desk.gives.set()  # into the cut
+        await asyncio.sleep(2 * control.SILENT_S)
+        tunnel.flows.set()
+        assert (await asking).kind == "train"
+        _, silent_s = await told.get()
+    assert silent_s >= control.SILENT_S
+    assert told.empty()
+    assert (len(desk.asked), trainer.repeated) == (2, 0)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_silent_request_is_not_broken_off_but_a_short_one_is_answered() -> None:
+    desk, tunnel, told = FakeDesk(), FakeTunnel(), asyncio.Queue[tuple[str, float]]()
+    desk.gives.clear()
+    async with connected(tunnel, desk, answered=lambda *said: told.put_nowait(said)) as trainer:
+        asking = asyncio.create_task(trainer.work(ready=True))
+        while not desk.asked:  # noqa: ASYNC110 # the fake tells nobody
+            await asyncio.sleep(0.01)
+        tunnel.flows.clear()
+        await asyncio.sleep(2 * control.SILENT_S)
+        tunnel.flows.set()
+        path, silent_s = await told.get()
+        assert (path, len(desk.asked)) == ("/v1/hello", 1)
+        assert silent_s >= control.SILENT_S
+        desk.gives.set()
+        await asking
 
 
 async def post(tunnel: FakeTunnel, path: str, body: bytes) -> tuple[int, str]:
