@@ -12,7 +12,7 @@ from aggregator.coordinator import Coordinator
 from aggregator.desk import Job
 from aggregator.learning import Learning, TffLearning
 from node.contract.settings import IPFS_PORT, RELEASE_FILE, NodeSettings
-from node.control import ControlServer
+from node.control_server import ControlServer
 from node.events import Events
 from node.ipfs.client import Client
 from node.ipfs.config import Peer

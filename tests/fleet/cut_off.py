@@ -76,9 +76,9 @@ class PacedLearner(FakeLearner):
 class Recovery:
     """Seconds from the instant of a heal until the worker's request was answered, and its update accepted."""
 
-    answered_s: float | None
-    accepted_s: float | None
-    silent_s: float | None  # before the answer, by the worker's own account
+    answered_s: float
+    accepted_s: float
+    silent_s: float  # before the answer, by the worker's own account
 
 
 class Fleet:
@@ -96,7 +96,7 @@ class Fleet:
         }
         self._keeper = NodeThread(members[AGGREGATOR].name)
         self._lives: dict[str, Future[None]] = {}
-        self._stops: dict[str, Callable[[], None]] = {}
+        self._stops: dict[str, Callable[[], object]] = {}
         self._aggregator: Process | None = None
         for count, name in enumerate(members, 1):
             self.home(name).mkdir()
@@ -120,7 +120,7 @@ class Fleet:
 
     async def _life(self, name: str) -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        self._stops[name] = lambda: loop.call_soon_threadsafe(stop.set) and None
+        self._stops[name] = lambda: loop.call_soon_threadsafe(stop.set)
         events = Events(self.home(name) / EVENTS_FILE, name)
         learner = self.learners[name]
         await train(self._settings(name), events, RoleMetrics("trainer"), stop, make=lambda *_: learner)

@@ -11,10 +11,11 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from node import control
+from node import control, control_server
 from node.contract import ShoalError
 from node.contract.messages import ENCODING, Answer, Manifest, Signed, Work
-from node.control import MAX_BODY_BYTES, MAX_OPEN, Control, ControlServer, UnansweredError
+from node.control import Control, UnansweredError
+from node.control_server import MAX_BODY_BYTES, MAX_OPEN, ControlServer
 from node.ipfs.client import Client
 from node.ipfs.config import Peer
 from node.ipfs.errors import IpfsError
@@ -158,7 +159,7 @@ async def test_a_stranger_is_closed_and_named() -> None:
 
 
 async def test_a_daemon_that_forgot_the_tunnel_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "LISTEN_S", 0.01)
+    monkeypatch.setattr(control_server, "LISTEN_S", 0.01)
     desk, tunnel = FakeDesk(), FakeTunnel()
     async with connected(tunnel, desk) as trainer:
         await trainer.work(ready=True)
@@ -195,7 +196,7 @@ async def test_trouble_of_the_aggregators_own_is_waited_out() -> None:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "PULSE_S", 0.02)
+    monkeypatch.setattr(control_server, "PULSE_S", 0.02)
     monkeypatch.setattr(control, "SILENT_S", 0.3)
 
 
