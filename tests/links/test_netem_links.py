@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
+import time
 from collections import Counter
+from itertools import islice
 from typing import Any
 
 import pytest
 
-from node.contract.links import Shape
+from node.contract.links import Shape, TracePoint
 from node.links import jitter
 from node.namespace import NodeThread
 from tests.links.datagrams import Packet, arrived, listen, send
-from tests.links.sides import FREE, Side, is_soon, put
+from tests.links.sides import FREE, Side, is_soon, put, table
 
 
 @pytest.fixture(autouse=True)
@@ -56,19 +57,27 @@ def test_a_rate_that_is_missing_is_seen_and_brought_back(sides: tuple[Side, Side
 
 
 def test_no_packet_overtakes_when_a_latency_falls(sides: tuple[Side, Side, Side]) -> None:
-    a, b, _ = sides
-    put(sides, Shape(latency_ms=900))
+    a, b, c = sides
+    put(sides)
+    a.restart()  # so that the trace begins now
+    (a.folder / "links.json").unlink()
+    points = (TracePoint(0.0, latency_ms=6500.0), TracePoint(4.0, latency_ms=5.0))
+    falling = Shape(trace=points, trace_repeats=False)
     with (
         NodeThread(a.name) as sender,
         NodeThread(b.name) as receiver,
         receiver.call(listen, b.address) as listener,
     ):
-        listener.settimeout(3.0)
+        listener.settimeout(8.0)
+        assert a.call(a.links.apply, table(a, {b: (falling, FREE), c: (FREE, FREE)})).mismatches == ()
         sender.call(send, b.address, 20, 0.0)
-        put(sides, Shape(latency_ms=5))
+        time.sleep(a.call(a.links.follow_traces) + 0.01)
+        assert a.call(a.links.follow_traces) == float("inf")
         sender.call(send, b.address, 20, 0.0)
-        numbers = [packet.number for packet in arrived(listener)]
-    assert numbers == [*range(20), *range(20)]
+        packets = list(islice(arrived(listener), 40))
+    assert [packet.number for packet in packets] == [*range(20), *range(20)]
+    assert packets[-1].one_way_ms > 50  # it had to wait for the others
+    assert a.call(a.links.read).mismatches == ()
 
 
 def test_packets_of_several_peers_are_doubled_each_in_its_share(sides: tuple[Side, Side, Side]) -> None:
@@ -78,10 +87,8 @@ def test_packets_of_several_peers_are_doubled_each_in_its_share(sides: tuple[Sid
     assert (len(counts), max(counts.values())) == (500, 2)  # a copy is not copied again
     assert 60 < sum(counts.values()) - 500 < 145  # five standard deviations
     assert len(passed(c, a, 100)) == 100
-    table = a.links.table
-    assert table is not None
-    both = tuple(dataclasses.replace(peer, into=Shape(duplicate=1.0)) for peer in table.peers)
-    assert a.call(a.links.apply, dataclasses.replace(table, peers=both)).mismatches == ()
+    all_twice = (FREE, Shape(duplicate=1.0))
+    assert a.call(a.links.apply, table(a, {b: all_twice, c: all_twice})).mismatches == ()
     assert (len(passed(b, a, 100)), len(passed(c, a, 100))) == (200, 200)
     assert put(sides).mismatches == ()
     assert len(passed(b, a, 100)) == 100
