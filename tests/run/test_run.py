@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ import pytest
 
 from node.contract import events
 from orchestrator import results
+from tests.run.place import TOP, Place, wait_said
 
-TOP = Path(__file__).resolve().parents[2]
-TINY = TOP / "tests" / "run" / "tiny.yaml"
 RUN_S = 240.0
+TINY = TOP / "tests" / "run" / "tiny.yaml"
 
 
 @dataclass(frozen=True)
@@ -107,56 +105,20 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(ran: Ran, tm
     assert other.results["final_model_cid"] != ran.results["final_model_cid"]
 
 
-def processes_of(folder: Path) -> list[int]:
-    """Every process that works for a run in this folder, found by its environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                mark = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if f"SHOAL_TEST_MARK={folder}".encode() in mark.split(b"\0"):
-                found.append(int(entry.name))
-    return found
-
-
-@pytest.fixture
-def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("SHOAL_TEST_MARK", str(tmp_path))
-    yield tmp_path
-    monkeypatch.delenv("SHOAL_TEST_MARK")
-
-
-def wait_none_left(folder: Path, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while left := set(processes_of(folder)) - {os.getpid()}:
-        assert time.monotonic() < deadline, f"left behind: {left}"
-        time.sleep(0.05)
-
-
-def wait_said(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if word in line:
-            return
-    raise AssertionError(f"it ended without saying {word!r}")
-
-
 @pytest.mark.parametrize("moment", ["preparing", "starting", "IPFS daemons are up", "round 1/3"])
-def test_a_killed_orchestrator_leaves_nothing(marked: Path, moment: str) -> None:
-    with shoal("run", str(TINY), cwd=marked) as process:
+def test_a_killed_orchestrator_leaves_nothing(place: Place, moment: str) -> None:
+    with place.start(TINY) as process:
         wait_said(process, moment)
         process.kill()
-    wait_none_left(marked)
+    place.wait_empty()
 
 
-def test_an_interrupted_run_says_so_and_leaves_nothing(marked: Path) -> None:
-    with shoal("run", str(TINY), cwd=marked) as process:
+def test_an_interrupted_run_says_so_and_leaves_nothing(place: Place) -> None:
+    with place.start(TINY) as process:
         wait_said(process, "round 1/3")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         assert process.returncode == 130
-    wait_none_left(marked)
-    found = json.loads((marked / "runs" / "tiny" / "latest" / "results.json").read_text())
+    place.wait_empty()
+    found = json.loads((place.folder / "runs" / "tiny" / "latest" / "results.json").read_text())
     assert (found["verdict"], found["failure"]) == ("unknown", "interrupted")

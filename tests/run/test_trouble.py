@@ -2,178 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-TOP = Path(__file__).resolve().parents[2]
-RUN_S = 240.0
-SEEN_S = 60.0
-
-# Clusters around ten points: learnt in an instant, so that the rounds are all about what happens in them.
-TASK = """
-import numpy as np
-
-
-def model():
-    import tensorflow as tf
-
-    return tf.keras.Sequential([tf.keras.Input((8,)), tf.keras.layers.Dense(10)])
-
-
-def data(seed):
-    random = np.random.default_rng(seed)
-    labels = np.arange(800) % 10
-    points = random.normal(size=(10, 8))[labels] + random.normal(scale=0.1, size=(800, 8))
-    return points[:640], labels[:640], points[640:], labels[640:]
-"""
-WORKLOAD = "workload: {file: my_task.py, partition: {kind: iid}, rounds: 3, local_epochs: 8}"
-AGGREGATION = 'aggregation: {strategy: mean, quorum: 0.5, deadline: "3 s"}'
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder of one run's own; whatever works for it is found by a mark in its environment."""
-
-    folder: Path
-
-    def scenario(
-        self, *, task: str = TASK, workload: str = WORKLOAD, workers: int = 2, more: str = ""
-    ) -> Path:
-        (self.folder / "my_task.py").write_text(task)
-        file = self.folder / "trouble.yaml"
-        lines = [
-            "summary: Made by a test.",
-            f"fleet: {{workers: [{{count: {workers}}}]}}",
-            workload,
-            AGGREGATION,
-        ]
-        checks = ["checks:", "  - rounds_completed == 3", "  - participants >= 2"]
-        file.write_text("\n".join([*lines, *checks, more, ""]))
-        return file
-
-    def start(self, file: Path, *before: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*before, sys.executable, "-m", "orchestrator.cli", "run", str(file)],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(TOP), "SHOAL_TEST_MARK": str(self.folder), **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, file: Path, *before: str, **env: str) -> tuple[int, str]:
-        with self.start(file, *before, **env) as process:
-            said, _ = process.communicate(timeout=RUN_S)
-        return process.returncode, said
-
-    @property
-    def directory(self) -> Path:
-        return self.folder / "runs" / "trouble" / "latest"
-
-    def results(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.directory / "results.json").read_text())
-        return found
-
-    def events(self, kind: str, node: str | None = None) -> list[dict[str, Any]]:
-        whole = [line for line in (self.directory / "history.jsonl").read_text().split("\n")[:-1] if line]
-        events: list[dict[str, Any]] = [json.loads(line) for line in whole]
-        return [e for e in events if e["kind"] == kind and node in (None, e["node"])]
-
-    def pid(self, node: str, part: str) -> int:
-        """A part's PID, by what its node recorded of it, which is the box's count."""
-        (started,) = [e for e in self.events("part_started", node) if e["part"] == part]
-        (pid,) = [
-            pid for pid in self.processes() if identity(pid) == (started["pid"], started["start_ticks"])
-        ]
-        return pid
-
-    def kill(self, node: str, part: str) -> None:
-        os.kill(self.pid(node, part), signal.SIGKILL)
-
-    def kill_node(self, node: str) -> None:
-        """SIGKILL for the process that holds all parts of a node."""
-        status = read(Path(f"/proc/{self.pid(node, 'agent')}/status")).decode().splitlines()
-        (parent,) = [int(line.split()[1]) for line in status if line.startswith("PPid:")]
-        assert parent in self.processes()
-        os.kill(parent, signal.SIGKILL)
-
-    def processes(self) -> list[int]:
-        mark = f"SHOAL_TEST_MARK={self.folder}".encode()
-        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        return [pid for pid in pids if mark in read(Path(f"/proc/{pid}/environ")).split(b"\0")]
-
-    def wait_empty(self) -> None:
-        wait(lambda: not self.processes(), lambda: f"left behind: {self.processes()}")
-
-
-def read(file: Path) -> bytes:
-    """A file of a process that may be gone, or not be ours."""
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""
-
-
-def identity(pid: int) -> tuple[int, int] | None:
-    """The PID in its innermost namespace, and the start time."""
-    status = read(Path(f"/proc/{pid}/status")).decode()
-    stat = read(Path(f"/proc/{pid}/stat")).decode().rpartition(")")[2].split()
-    inner = [line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:")]
-    return (int(inner[0]), int(stat[19])) if inner and stat else None
-
-
-def wait(holds: Callable[[], bool], complaint: Callable[[], str]) -> None:
-    deadline = time.monotonic() + SEEN_S
-    while not holds():
-        assert time.monotonic() < deadline, complaint()
-        time.sleep(0.05)
-
-
-def wait_said(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    heard = []
-    for line in process.stdout:
-        heard.append(line)
-        if word in line:
-            return
-    raise AssertionError(f"it ended without saying {word!r}: {''.join(heard)}")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """Nothing of a run may be left behind, however it ended."""
-    here = Place(tmp_path)
-    (tmp_path / "tmp").mkdir()
-    yield here
-    here.wait_empty()
+from tests.run.place import PRIVATE_MOUNTS, RUN_S, TASK, TOP, Place
 
 
 def test_the_fleet_goes_on_without_the_workers_that_it_lost(place: Place) -> None:
     file = place.scenario(workers=6, more="  - repeatable")
-    with place.start(file) as process:
-        wait_said(process, "round 1/3")
+    with place.waiting(file, round_=2) as process:
         place.kill("w04", "trainer")
         place.kill("w05", "ipfs")
         place.kill_node("w06")
+        place.release(2, process.pid)
         said, _ = process.communicate(timeout=RUN_S)
     results = place.results()
     assert "lost: trainer of w04 ended with -9" in said
     assert "lost: ipfs of w05 ended with -9" in said
     assert "lost: node of w06 ended with -9" in said
     assert results["rounds_completed"] == 3
-    assert results["rounds"][0]["missing"] == []
-    assert results["rounds"][-1]["missing"] == ["w04", "w05", "w06"]
+    lost = ["w04", "w05", "w06"]
+    assert [round_["missing"] for round_ in results["rounds"]] == [[], lost, lost]
     assert results["final_accuracy"] > 0.9, "the user's own task was not learnt"
     assert (results["repeatable"], results["synthetic_data"]) == (False, False)
     assert results["repeatable_reason"]
@@ -182,13 +33,34 @@ def test_the_fleet_goes_on_without_the_workers_that_it_lost(place: Place) -> Non
 
 
 def test_without_its_aggregator_a_run_says_nothing_about_the_checks(place: Place) -> None:
-    with place.start(place.scenario()) as process:
-        wait_said(process, "round 1/3")
+    with place.waiting(place.scenario(), round_=2) as process:
         place.kill("agg", "aggregator")
         said, _ = process.communicate(timeout=RUN_S)
     assert process.returncode == 2, said
     assert "the aggregator's node was lost: aggregator of agg ended with -9" in said
     assert place.results()["verdict"] == "unknown"
+
+
+def test_an_agent_that_was_killed_comes_back_and_loses_no_run(place: Place) -> None:
+    with place.waiting(place.scenario(), round_=2) as process:
+        place.kill("agg", "agent")
+        place.release(2, process.pid)
+        said, _ = process.communicate(timeout=RUN_S)
+    assert process.returncode == 0, said
+    assert "lost: agent of agg ended with -9" in said
+    assert len([e for e in place.events("part_started", "agg") if e["part"] == "agent"]) == 2
+    assert [event["round"] for event in place.events("round_closed")] == [1, 2, 3]  # each was told once
+
+
+def test_a_run_whose_zygote_was_killed_ends_and_says_so(place: Place) -> None:
+    with place.waiting(place.scenario(), round_=2) as process:
+        place.kill_zygote()
+        said, _ = process.communicate(timeout=RUN_S)
+    assert process.returncode == 2, said
+    assert "the aggregator's node was lost: zygote of agg ended with -9" in said
+    assert "Traceback" not in said
+    results = place.results()
+    assert (results["verdict"], results["rounds_completed"]) == ("unknown", 1)
 
 
 def test_a_daemon_that_does_not_come_up_is_told_with_its_last_words(place: Place) -> None:
@@ -264,12 +136,11 @@ def test_a_data_set_that_is_nowhere_is_told_with_the_cure(place: Place) -> None:
 
 def test_a_full_disk_is_told_with_the_cure(place: Place) -> None:
     folder = place.folder / "tmp"
-    private = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--mount", "--"]
     mount = f'mount -t tmpfs -o size=256k none "{folder}" && exec "$@"'
     workload = "workload: {dataset: digits, rounds: 3}"
     status, said = place.run(
         place.scenario(workload=workload),
-        *private,
+        *PRIVATE_MOUNTS,
         "sh",
         "-c",
         mount,
@@ -280,6 +151,30 @@ def test_a_full_disk_is_told_with_the_cure(place: Place) -> None:
     assert status == 69, said
     assert "No space is left" in said
     assert str(folder) in said
+    assert "Traceback" not in said
+
+
+def test_a_worker_whose_disk_fills_up_is_lost_and_told(place: Place) -> None:
+    with place.waiting(place.scenario(workers=3), *PRIVATE_MOUNTS, round_=2, small="w03") as process:
+        place.fill_disk("w03", process.pid)
+        place.release(2, process.pid)
+        said, _ = process.communicate(timeout=RUN_S)
+    print(said)
+    assert process.returncode == 0, said
+    assert [round_["missing"] for round_ in place.results()["rounds"]] == [[], ["w03"], ["w03"]]
+    assert "No space is left" in said
+    assert "Traceback" not in said
+
+
+def test_a_run_whose_aggregators_disk_fills_up_ends_with_the_cure(place: Place) -> None:
+    with place.waiting(place.scenario(), *PRIVATE_MOUNTS, round_=2, small="agg") as process:
+        place.release(1, process.pid)
+        place.fill_disk("agg", process.pid)
+        place.release(2, process.pid)
+        said, _ = process.communicate(timeout=RUN_S)
+    print(said)
+    assert process.returncode == 69, said
+    assert "No space is left" in said
     assert "Traceback" not in said
 
 
