@@ -159,7 +159,6 @@ def test_a_worker_whose_disk_fills_up_is_lost_and_told(place: Place) -> None:
         place.fill_disk("w03", process.pid)
         place.release(2, process.pid)
         said, _ = process.communicate(timeout=RUN_S)
-    print(said)
     assert process.returncode == 0, said
     assert [round_["missing"] for round_ in place.results()["rounds"]] == [[], ["w03"], ["w03"]]
     assert "No space is left" in said
@@ -172,7 +171,6 @@ def test_a_run_whose_aggregators_disk_fills_up_ends_with_the_cure(place: Place) 
         place.fill_disk("agg", process.pid)
         place.release(2, process.pid)
         said, _ = process.communicate(timeout=RUN_S)
-    print(said)
     assert process.returncode == 69, said
     assert "No space is left" in said
     assert "Traceback" not in said
