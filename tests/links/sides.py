@@ -118,7 +118,8 @@ def bit_s(a: Side, b: Side, window_s: float = 1.0) -> float:
 
 
 def goodput(rate_bit_s: float) -> Any:
-    return pytest.approx(rate_bit_s * 1448 / 1514, rel=0.05)
+    """An emulated processor's timers are late by more than a packet's time, and what was not sent then is lost."""
+    return pytest.approx(rate_bit_s * 1448 / 1514, rel=0.15 if IS_SLOW else 0.05)
 
 
 def is_soon(condition: Callable[[], bool]) -> bool:

@@ -30,8 +30,8 @@ def test_a_rate_holds_for_its_pair_and_direction_alone(sides: tuple[Side, Side, 
     a, b, c = sides
     put(sides, Shape(rate_bit_s=5_000_000))
     assert is_soon(lambda: bit_s(a, b) == goodput(5e6))
-    assert bit_s(b, a, 0.3) > 10e6
-    assert bit_s(a, c, 0.3) > 10e6
+    assert is_soon(lambda: bit_s(b, a, 0.3) > 10e6)
+    assert is_soon(lambda: bit_s(a, c, 0.3) > 10e6)
 
 
 def test_a_line_is_shared_by_all_peers(sides: tuple[Side, Side, Side]) -> None:
@@ -51,7 +51,7 @@ def test_what_comes_in_is_limited_too(sides: tuple[Side, Side, Side]) -> None:
     put(sides, down_bit_s=4_000_000)
     assert is_soon(lambda: bit_s(b, a) == goodput(4e6))
     assert put(sides).mismatches == ()  # the device stays, without a limit
-    assert bit_s(b, a, 0.3) > 10e6
+    assert is_soon(lambda: bit_s(b, a, 0.3) > 10e6)
 
 
 def test_latency_is_one_way(sides: tuple[Side, Side, Side]) -> None:

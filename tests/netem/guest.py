@@ -1,7 +1,7 @@
 """Run tests on a kernel that has netem: a guest of qemu, without hardware virtualisation, on this host's own files.
 
 python -m tests.netem.guest [--or-skip] [--timeout SECONDS] [PYTEST ARGUMENTS]
-    default: what netem does, alone and told by agents, and the limits of tests/box: a guest has cgroup v2
+    default: nodes' links with netem, told by their owner and by agents; limits, since a guest has cgroup v2
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.netem import initramfs, parts
 
 ENV_SLOW_GUEST = "SHOAL_SLOW_GUEST"  # set to 1 in the guest, which carries little and has netem for certain
 DEFAULT_TESTS = (
-    *(f"tests/links/test_{of}.py" for of in ("netem_kernel", "netem_links", "links", "agent_links")),
+    *(f"tests/links/test_{of}.py" for of in ("netem_links", "links", "agent_links")),
     "tests/box/test_limits.py",
 )
 RUN_OUTSIDE_A_BOX = ("tests/box", "tests/unit")  # the guest is a box; these open their own, or need none
