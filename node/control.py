@@ -102,9 +102,7 @@ class Control:
                 tries += 1
                 await self._reconnect()
         finally:
-            looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await looking
+            looking.cancel()  # and not waited for: whoever cancels us in that moment must not be swallowed
 
     async def _try(self, path: str, body: Mapping[str, Any], timeout_s: float) -> tuple[Any, bool]:
         if self._port is None:
