@@ -160,6 +160,15 @@ def test_ended_in_the_middle_it_leaves_nothing(place: Place, number: signal.Sign
     assert place.left() == []
 
 
+def test_its_nodes_can_be_entered_and_have_room_for_long_fat_links(place: Place) -> None:
+    with place.start_measuring() as process:
+        status, said = place.run("exec", "w01", "--", "cat", "/proc/sys/net/ipv4/tcp_wmem")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=GONE_S)
+    assert status == 0, said
+    assert int(said.split()[2]) >= 8 << 20
+
+
 def test_killed_its_box_ends_and_the_next_command_removes_its_files(place: Place) -> None:
     with place.start_measuring() as process:
         process.kill()
