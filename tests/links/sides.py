@@ -98,14 +98,20 @@ def table(side: Side, peers: dict[Side, tuple[Shape, Shape]], **more: Any) -> Li
 def put(sides: tuple[Side, Side, Side], out: Shape = FREE, into: Shape = FREE, **more: Any) -> InForce:
     """Shape the links between the first and the second node, as seen from the first; the third is left alone."""
     a, b, c = sides
-    answer = a.begin(a.links.apply, table(a, {b: (out, into), c: (FREE, FREE)}, **more))
-    others = [b.begin(b.links.apply, table(b, {a: (into, out), c: (FREE, FREE)}))]
+    wanted = {
+        a: table(a, {b: (out, into), c: (FREE, FREE)}, **more),
+        b: table(b, {a: (into, out), c: (FREE, FREE)}),
+    }
     left_alone = table(c, {a: (FREE, FREE), b: (FREE, FREE)})
     if c.links.table != left_alone:  # a table takes more than a second on an emulated processor
-        others.append(c.begin(c.links.apply, left_alone))
-    for other in others:
-        other.result(WAIT_S)
-    return answer.result(WAIT_S)
+        wanted[c] = left_alone
+    begun = []
+    for side, asked in wanted.items():
+        begun.append(side.begin(side.links.apply, asked))
+        if side.engine == "hold":  # its holder is a fork, which must find no lock held by another thread
+            begun[-1].result(WAIT_S)
+    answer, *_ = [one.result(WAIT_S) for one in begun]
+    return answer
 
 
 def bit_s(a: Side, b: Side, window_s: float = 1.0) -> float:
