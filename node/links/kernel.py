@@ -68,15 +68,16 @@ class Kernel:
         self.run(["ip", "link", "add", IFB, "type", "ifb"])
         self.run(["ip", "link", "set", IFB, "up"])
 
-    def set_one_segment(self) -> None:
-        """One segment in a packet: loss and queues count packets of a real line's size."""
-        self.run(["ip", "link", "set", "dev", DATA, "gso_max_segs", "1"])
+    def set_way(self, subnet: str, address: str, algorithm: str) -> None:
+        """What all packets have in common.
 
-    def pin_congestion_control(self, subnet: str, address: str, algorithm: str) -> None:
-        """By route: the sysctl refuses what the host restricts."""
-        route = ["ip", "route", "replace", subnet, "dev", DATA, "src", address]
+        One segment in each: loss and queues count packets of a real line's size. Congestion control by
+        route: the sysctl refuses what the host restricts.
+        """
+        route = f"route replace {subnet} dev {DATA} src {address} congctl lock {algorithm}"
+        segments = f"link set dev {DATA} gso_max_segs 1"
         try:
-            self.run([*route, "congctl", "lock", algorithm])
+            self.run(["ip", "-batch", "-"], input_text=f"{segments}\n{route}\n")
         except HostError as error:
             raise HostError(
                 f"the congestion control {algorithm} cannot be set: {error.message}",

@@ -221,9 +221,7 @@ class Links:
     def _put_way(self) -> None:
         """What packets have in common."""
         table = self._memory.table()
-        self.kernel.pin_congestion_control(table.subnet, table.address, table.congestion_control)
-        if self._gso_max_segs() != 1:
-            self.kernel.set_one_segment()
+        self.kernel.set_way(table.subnet, table.address, table.congestion_control)
 
     def _running_holder(self) -> Holder:
         if self._holder is None:
