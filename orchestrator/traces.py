@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,14 +92,20 @@ def read_quantiles(item: Item, folder: Path) -> tuple[float, ...]:
 
 
 def quantiles(numbers: Sequence[float]) -> tuple[float, ...]:
-    """Measured values as even quantiles with mean 0 and standard deviation 1; only their form counts."""
+    """Measured values as even quantiles with mean 0 and standard deviation 1; only their form counts.
+
+    Both are of what the engines draw: they go along the straight lines between the quantiles.
+    """
     ordered = sorted(numbers)
     if len(ordered) > MOST_QUANTILES:
         step = len(ordered) / MOST_QUANTILES
         ordered = [ordered[math.floor((index + 0.5) * step)] for index in range(MOST_QUANTILES)]
     if len(ordered) < 2 or ordered[0] == ordered[-1]:
         raise UsageError("these numbers have no form", "give at least two that differ")
-    mean, deviation = statistics.fmean(ordered), statistics.pstdev(ordered)
+    lines = list(itertools.pairwise(ordered))
+    mean = statistics.fmean((low + high) / 2 for low, high in lines)
+    around = [(low - mean, high - mean) for low, high in lines]
+    deviation = math.sqrt(statistics.fmean((a * a + a * b + b * b) / 3 for a, b in around))
     return tuple(round((number - mean) / deviation, 6) + 0.0 for number in ordered)
 
 
