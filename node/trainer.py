@@ -33,6 +33,7 @@ MODEL_S: Final = 300.0
 CONNECT_S: Final = 5.0
 KEPT_UPDATES: Final = 2
 COLLECT_EVERY: Final = 5  # updates
+BREATH_S: Final = 1.0  # after a failure, before the same is tried again
 
 _T = TypeVar("_T")
 
@@ -180,6 +181,7 @@ class Trainer:
             except IpfsError as err:
                 # The round goes on without us; the next ask says whether it still does.
                 self._answered(work.round, False, f"not handed in: {err.message}")
+                await asyncio.sleep(BREATH_S)  # our daemon may be full: not to train in circles
                 return
             self._newest = done
         answer = await self._control.send(done.signed)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from node import trainer
 from node.contract.messages import Answer, Signed, Work
 from node.contract.schema import canonical
 from node.contract.settings import NodeSettings, ObjectRef
@@ -177,7 +178,10 @@ async def test_a_round_opened_again_gets_the_same_update(tmp_path: Path) -> None
     assert control.sent[0] == control.sent[1] != control.sent[2]
 
 
-async def test_a_model_that_does_not_come_costs_one_round(tmp_path: Path) -> None:
+async def test_a_model_that_does_not_come_costs_one_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "BREATH_S", 0.1)
     ipfs = FakeIpfs()
 
     class Failing(FakeControl):
@@ -191,6 +195,7 @@ async def test_a_model_that_does_not_come_costs_one_round(tmp_path: Path) -> Non
     first, second = events(tmp_path, "update_answered")
     assert (first["accepted"], first["reason"]) == (False, "not handed in: model nothing came")
     assert second["accepted"]
+    assert second["mono_ns"] - first["mono_ns"] >= 0.1e9, "it takes a breath before it tries again"
 
 
 async def test_a_refusal_is_told_and_the_next_round_goes_on(tmp_path: Path) -> None:
