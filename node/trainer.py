@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from node.accounts import received_bytes
 from node.contract import ShoalError, UsageError
-from node.contract.messages import ENCODING, Manifest, Signed, Work
+from node.contract.messages import ENCODING, NOT_HANDED_IN, Manifest, Signed, Work
 from node.contract.schema import canonical
 from node.contract.settings import DATA_INTERFACE, IPFS_PORT, NodeSettings, ObjectRef
 from node.control import Control
@@ -142,6 +142,7 @@ class Trainer:
         self._newest: _Done | None = None
         self._kept: list[str] = []
         self._since_collection = 0
+        self._failed_in = 0  # the last round to which nothing could be handed in
 
     async def prepare(self, make: Make, reference: ObjectRef) -> None:
         """All that the first round needs: the data, the learner, the model's shape, the traced graphs."""
@@ -180,7 +181,9 @@ class Trainer:
                 done = await self._update(work)
             except IpfsError as err:
                 # The round goes on without us; the next ask says whether it still does.
-                self._answered(work.round, False, f"not handed in: {err.message}")
+                if self._failed_in != work.round:  # told once: it is tried until the round is over
+                    self._answered(work.round, False, f"{NOT_HANDED_IN}: {err.message}")
+                    self._failed_in = work.round
                 await asyncio.sleep(BREATH_S)  # our daemon may be full: not to train in circles
                 return
             self._newest = done

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from node.contract.messages import NOT_HANDED_IN
 from node.contract.plan import Plan
 from orchestrator.history import Event
 
@@ -27,6 +28,8 @@ def line(plan: Plan, event: Event, elapsed_s: float) -> str | None:
             )
         case "update_refused":
             return f"  refused in round {event['round']}: {event['sender']}: {event['reason']}"
+        case "update_answered" if (event["reason"] or "").startswith(NOT_HANDED_IN):
+            return f"  {event['node']} in round {event['round']}: {event['reason']}"
         case "part_ended" if not event["expected"]:
             return f"  lost: {event['part']} of {event['node']} ended with {event['status']}"
         case "failed":

@@ -15,6 +15,7 @@ from typing import Literal
 LONG_POLL_S = 20.0
 MAX_MANIFEST_BYTES = 1024
 ENCODING = "safetensors/f32"
+NOT_HANDED_IN = "not handed in"  # a trainer's own reason for an update that nobody got
 
 Refusal = Literal[
     "stranger",  # the asker is not a member

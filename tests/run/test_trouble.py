@@ -161,7 +161,8 @@ def test_a_worker_whose_disk_fills_up_is_lost_and_told(place: Place) -> None:
         said, _ = process.communicate(timeout=RUN_S)
     assert process.returncode == 0, said
     assert [round_["missing"] for round_ in place.results()["rounds"]] == [[], ["w03"], ["w03"]]
-    assert "No space is left" in said
+    assert "w03 in round 2: not handed in" in said
+    assert "no space left on device" in said
     assert "Traceback" not in said
 
 

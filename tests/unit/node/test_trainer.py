@@ -178,6 +178,23 @@ async def test_a_round_opened_again_gets_the_same_update(tmp_path: Path) -> None
     assert control.sent[0] == control.sent[1] != control.sent[2]
 
 
+async def test_a_round_that_is_tried_in_vain_again_and_again_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "BREATH_S", 0.0)
+    ipfs = FakeIpfs()
+
+    class Failing(FakeControl):
+        async def work(self, *, ready: bool) -> Work:
+            if 1 <= len(self.asked) <= 3:
+                ipfs.failures.append(IpfsTimeoutError("nothing came"))
+            return await super().work(ready=ready)
+
+    await life(tmp_path, ipfs, Failing(WAIT, train_on(1), train_on(1), train_on(2), train_on(3), DONE))
+    told = [(event["round"], event["accepted"]) for event in events(tmp_path, "update_answered")]
+    assert told == [(1, False), (2, False), (3, True)]
+
+
 async def test_a_model_that_does_not_come_costs_one_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,11 @@ CLOSED = {
             "  refused in round 2: w02: forged",
         ),
         (
+            "update_answered",
+            {"round": 2, "accepted": False, "reason": "not handed in: no space left"},
+            "  w01 in round 2: not handed in: no space left",
+        ),
+        (
             "part_ended",
             {"part": "trainer", "status": -9, "expected": False},
             "  lost: trainer of w01 ended with -9",
