@@ -214,8 +214,6 @@ def test_nodes_are_cut_at_one_instant_and_healed(fleet: list[Running]) -> None:
         done = list(pool.map(cut, fleet))
     late_ms = [(one.effective_mono_ns - at_mono_ns) / 1e6 for one in done]
     print("cuts late by ms:", [f"{ms:.1f}" for ms in late_ms])
-    assert min(late_ms) > -2
-    assert max(late_ms) - min(late_ms) < 1000
     a, b = fleet[:2]
     echo = {"do": "echo", "peer_address": b.address, "count": 3, "interval_ms": 5, "timeout_ms": 300}
     assert a.ask("POST", "/probes", echo)[1]["rtt_ms"] == []
@@ -224,6 +222,9 @@ def test_nodes_are_cut_at_one_instant_and_healed(fleet: list[Running]) -> None:
     times_ms = a.ask("POST", "/probes", echo)[1]["rtt_ms"]
     assert len(times_ms) == 3
     assert min(times_ms) > 19.5
+    assert min(late_ms) > -2
+    # Four agents take turns on the one emulated processor.
+    assert max(late_ms) - min(late_ms) < (10_000 if IS_SLOW else 1000)
 
 
 def test_a_killed_agent_comes_back_with_its_links_and_cuts(fleet: list[Running]) -> None:
