@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from node.contract.plan import Plan
+from node.contract.plan import FaultPlan, Plan
 from orchestrator.evidence import Event, Evidence
 from orchestrator.measurements import Network
 
 LATE_SHARE: Final = 0.05  # of held packets may come later than tolerated
 OUTSIDE_SHARE: Final = 0.05  # of the probes during the run may be outside
+AROUND_FAULT_S: Final = 15.0  # a probe takes some seconds, and a flapping link is cut again meanwhile
 MOST_TOLD: Final = 3  # of one kind; the history has all
 
 
@@ -74,7 +75,34 @@ def link_doubts(evidence: Evidence) -> list[str]:
         who = Counter(f"{e['node']}-{e['peer']}" for e in evidence.of("link_probed", outside=True))
         links = ", ".join(link for link, _ in who.most_common(MOST_TOLD))
         found.append(f"{probes['outside']} of {probes['count']} probes during the run were outside: {links}")
+    silent = unanswered(evidence)
+    if len(silent) > max(1, OUTSIDE_SHARE * probes["count"]):
+        links = ", ".join(sorted({f"{e['node']}-{e['peer']}" for e in silent})[:MOST_TOLD])
+        found.append(
+            f"{len(silent)} of {probes['count']} probes had no answer, without a fault there: {links}"
+        )
     return found
+
+
+def unanswered(evidence: Evidence) -> list[Event]:
+    """Probes that got nothing back though no fault was between the two: a link gone dark by itself."""
+    found = []
+    for probe in evidence.of("link_probed", rtt_ms=None):
+        pair = {probe["node"], probe["peer"]}
+        if not any(
+            begun - AROUND_FAULT_S <= probe["wall"] <= ended + AROUND_FAULT_S
+            for fault in evidence.plan.faults
+            if is_between(fault, pair)
+            for begun, ended in evidence.cuts(fault)
+        ):
+            found.append(probe)
+    return found
+
+
+def is_between(fault: FaultPlan, pair: set[str]) -> bool:
+    """Whether the fault cuts or changes a link between these two, in either direction."""
+    deaf = any({node, peer} == pair for node, peers in fault.deaf.items() for peer in peers)
+    return deaf or any(set(link) == pair for link in fault.change.get("links", ()))
 
 
 def calibration_doubts(calibration: Mapping[str, Any] | None) -> list[str]:

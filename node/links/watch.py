@@ -23,6 +23,7 @@ HOLDER_S: Final = 0.25  # its links are dark until it is back
 LOOK_S: Final = 5.0
 PROBE_S: Final = 10.0
 ECHOES: Final = 5
+PATIENCE_MS: Final = 1000.0  # beyond the latest that may be: then there is no answer
 LEAST_TOO_SOON_MS: Final = 1.0
 LEAST_TOO_LATE_MS: Final = 10.0  # whoever asks is a process that waits for a core like others
 SHARE_TOO_SOON: Final = 0.02
@@ -91,7 +92,13 @@ class Watch:
             if table is None or not peers or not has_any_shape(table):
                 continue
             links = peers[next(self._turns) % len(peers)]
-            asked = {"do": "echo", "peer_address": links.address, "count": ECHOES, "interval_ms": 20}
+            asked = {
+                "do": "echo",
+                "peer_address": links.address,
+                "count": ECHOES,
+                "interval_ms": 20,
+                "timeout_ms": PATIENCE_MS + expected_ms(table, links)[1],
+            }
             answer = await self._probes.answer(asked)
             if self._links.table is table and links.peer not in self._links.deaf_to:
                 self._tell_round_trip(table, links, answer)

@@ -233,6 +233,30 @@ def test_a_network_that_was_verified_leaves_no_doubt() -> None:
     assert judged("emulation_accurate", APPLIED, SHAPED, RIGHT).state == "held"
 
 
+def unanswered(wall: float, node: str = "w01", peer: str = "agg") -> dict[str, Any]:
+    return event("link_probed", wall, node, peer=peer, rtt_ms=None, intended_ms=20.0, outside=False)
+
+
+def test_a_link_that_goes_dark_by_itself_is_a_doubt() -> None:
+    (said,) = doubted(unanswered(5), unanswered(15))
+    assert said == "2 of 2 probes had no answer, without a fault there: w01-agg"
+    assert doubted(unanswered(5)) == []
+
+
+def test_a_link_that_a_fault_cuts_need_not_answer() -> None:
+    at = {"requested_ns": 0, "effective_ns": {}, "skew_ms": 0.0, "fault": CUT.id, "text": "", "nodes": []}
+    history = [
+        event("fault_started", 100, "orchestrator", **at),
+        event("fault_healed", 200, "orchestrator", **{**at, "requested_ns": 200 * 10**9}),
+    ]
+
+    def silent(*probes: dict[str, Any]) -> int:
+        return len(doubts.unanswered(Evidence(PLAN, [*history, *probes], {})))
+
+    assert silent(unanswered(150, "w03", "agg"), unanswered(150, "agg", "w03")) == 0
+    assert silent(unanswered(150, "w01", "agg"), unanswered(50, "w03", "agg")) == 2
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
