@@ -14,9 +14,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,10 @@ from node.contract.settings import (
     Neighbour,
     NodeSettings,
 )
-from node.fork import fork
 from node.ipfs.engine import find
 from node.namespace import NodeThread, enter
 from node.process import Process, ProcessId
-from node.role import ENTRY_POINTS
-from node.supervisor import daemon_of, events_of, parts_of, supervise
+from node.supervisor import daemon_of
 from node.zygote import IMPORTS
 from orchestrator import prometheus
 from orchestrator.box import Box
@@ -195,7 +193,9 @@ class Watcher:
             assert answer.status == 200, answer
             self._offset = int(answer.headers["x-next-offset"])
             self.seen += [json.loads(line) for line in answer.body.splitlines()]
-        raise AssertionError(f"no event {kind} {fields}; seen: {self.seen}")
+        folder = Path(self._settings.folder)
+        logs = {log.name: log.read_text(errors="replace")[-2000:] for log in folder.glob("*.log")}
+        raise AssertionError(f"no event {kind} {fields}; seen: {self.seen}; {events(self._settings)}; {logs}")
 
 
 def get(
@@ -317,17 +317,6 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(PAUSE_S)
 
 
-@contextmanager
-def role_module(folder: Path, name: str, body: str) -> Iterator[str]:
-    """A module with a role's function, as the entry points name them, for processes that fork from here."""
-    (folder / f"{name}.py").write_text(body)
-    sys.path.insert(0, str(folder))
-    try:
-        yield f"{name}:run"
-    finally:
-        sys.path.remove(str(folder))
-
-
 ROLE = """
 import asyncio
 from node.contract.series import SERIES
@@ -359,18 +348,17 @@ def test_prometheus_gets_every_series_of_the_table(
         AGGREGATION,
         (),
     )
-    with ExitStack() as ending, role_module(tmp_path, "some_role", ROLE) as entry:
+    (tmp_path / "some_role.py").write_text(ROLE)
+    (tmp_path / "take_role.py").write_text(
+        f"from node.role import ENTRY_POINTS\nENTRY_POINTS[{role!r}] = 'some_role:run'\n"
+    )
+    with ExitStack() as ending:
         node = NodeThread("p2")  # lives as long as what it starts
         ending.callback(node.close)
-
-        def fork_node() -> ProcessId:
-            return fork(lambda: run_node(settings, role, entry), log=tmp_path / "node.log")
-
-        started = node.call(fork_node)
-        ending.callback(wait_exit, started.pid)
-        ending.callback(started.signal, signal.SIGTERM)
-        watcher = Watcher(nodes["p2"], settings)
-        watcher.wait_event("all_ready")
+        zygote = Zygote(tmp_path, "node.agent", "take_role")
+        ending.callback(zygote.close)
+        started = zygote.start(settings, tmp_path / "p2.json")
+        Watcher(nodes["p2"], settings).wait_event("all_ready")
 
         file = tmp_path / "prometheus.yml"
         file.write_text(prometheus.configuration(plan))
@@ -390,6 +378,8 @@ def test_prometheus_gets_every_series_of_the_table(
         wanted = {name for name, series in SERIES.items() if series.by in ("agent", role)}
         wait_scraped(ask, "shoal_part_up")
         exported = prometheus.export(ask, tmp_path / "series")
+        ProcessId(started["pid"], started["start_ticks"]).signal(signal.SIGTERM)
+        assert zygote.hear() == {"exited": "p2", "status": 0}
 
     names = {re.sub("_(bucket|sum|count)$", "", one.name) for one in exported}
     assert {n for n in names if n.startswith("shoal_") and not n.startswith("shoal_ipfsd_")} == wanted
@@ -399,15 +389,6 @@ def test_prometheus_gets_every_series_of_the_table(
     assert {(one["node"], one["job"]) for one in labels} == {("p2", "node")}
     assert {one["part"] for one in labels} == {"supervisor", "agent", "ipfs", role}
     assert [e["part"] for e in events(settings) if e["kind"] == "part_ended"] == [role, "ipfs", "agent"]
-
-
-def run_node(settings: NodeSettings, role: Role, entry: str) -> int:
-    ENTRY_POINTS[role] = entry  # in the forked child alone
-    return supervise(parts_of(settings, ["agent", "ipfs", role]), events_of(settings))
-
-
-def wait_exit(pid: int) -> None:
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def wait_scraped(ask: Callable[[str], bytes], name: str) -> None:
