@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from orchestrator.gate import Door, Gate, GateError
+
+TOKEN = "0123456789abcdef"
 
 
 class Page(BaseHTTPRequestHandler):
@@ -41,15 +45,37 @@ def inside() -> Iterator[int]:
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    path = tmp_path_factory.mktemp("gate") / "gate.sock"
-    argv = [sys.executable, "-m", "orchestrator.gate", str(path)]
+@contextmanager
+def relaying(*words: str) -> Iterator[None]:
+    argv = [sys.executable, "-m", "orchestrator.gate", *words]
     with subprocess.Popen(argv, cwd=Path(__file__).resolve().parents[3], stdout=subprocess.PIPE) as relay:
         assert relay.stdout is not None
         assert relay.stdout.readline() == b"ready\n"
-        yield Gate(path)
+        yield
         relay.terminate()
+
+
+@pytest.fixture(scope="module")
+def published(inside: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """Where a gate listens that lets callers with the token through to the page server alone."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address: tuple[str, int] = free.getsockname()
+    token = tmp_path_factory.mktemp("gate") / "token"
+    token.write_text(f"{TOKEN}\n")
+    listen = f"{address[0]}:{address[1]}"
+    with relaying("--listen", listen, "--token-file", str(token), "--to", f"127.0.0.0/30:{inside}"):
+        yield address
+
+
+@pytest.fixture(scope="module", params=["socket", "port"])
+def gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    if request.param == "port":
+        yield Gate(request.getfixturevalue("published"), TOKEN)
+        return
+    path = tmp_path_factory.mktemp("gate") / "gate.sock"
+    with relaying(str(path)):
+        yield Gate(path)
 
 
 def test_a_page_comes_through_whole_with_its_headers(gate: Gate, inside: int) -> None:
@@ -63,9 +89,35 @@ def test_a_page_that_is_refused_is_told(gate: Gate, inside: int) -> None:
         gate.get("127.0.0.1", inside, "/gone", headers={}, timeout_s=10)
 
 
-def test_a_port_where_nobody_is_is_told(gate: Gate) -> None:
-    with pytest.raises(GateError, match=r"does not answer: .*[Rr]efused"):
-        gate.get("127.0.0.1", 9, "/", headers={}, timeout_s=10)
+def test_a_port_where_nobody_is_is_told(tmp_path: Path) -> None:
+    with relaying(str(tmp_path / "gate.sock")), pytest.raises(GateError, match=r"not answer: .*[Rr]efused"):
+        Gate(tmp_path / "gate.sock").get("127.0.0.1", 9, "/", headers={}, timeout_s=10)
+
+
+@pytest.mark.parametrize("token", [None, "0123456789abcdeX", "0123456789abcde", "é"])
+def test_without_the_token_nobody_comes_through_the_port(
+    token: str | None, published: tuple[str, int], inside: int
+) -> None:
+    with pytest.raises(GateError, match="the token is wrong"):
+        Gate(published, token).get("127.0.0.1", inside, "/here", headers={}, timeout_s=10)
+
+
+def test_the_port_leads_nowhere_but_to_what_the_gate_is_for(published: tuple[str, int], inside: int) -> None:
+    allowed = Gate(published, TOKEN)
+    for host, port in (("127.0.0.1", published[1]), ("127.0.0.4", inside)):
+        with pytest.raises(GateError, match=f"{host} {port} is not among what the gate leads to"):
+            allowed.get(host, port, "/here", headers={}, timeout_s=10)
+    with pytest.raises(GateError, match="localhost"):  # a name could mean anything
+        allowed.get("localhost", inside, "/here", headers={}, timeout_s=10)
+
+
+@pytest.mark.parametrize("said", [b"\n", b"\xff\n", TOKEN.encode() + b"\n", b"x" * 1000 + b"\n"])
+def test_whoever_says_nonsense_is_let_go(said: bytes, published: tuple[str, int]) -> None:
+    with socket.create_connection(published, timeout=10) as caller:
+        caller.sendall(said)
+        answer = b"".join(iter(lambda: caller.recv(1000), b""))
+    assert answer
+    assert not answer.startswith(b"ok")
 
 
 def test_a_gate_that_is_gone_is_told(tmp_path: Path) -> None:
