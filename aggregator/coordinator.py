@@ -217,6 +217,7 @@ class Coordinator:
             self._journal.begin(Opening(self._newest.head, time.time(), terms))
             self.desk.round = opened(terms, now_s)
         self._metrics.gauge("shoal_round").set(self.desk.round.terms.round)
+        self._metrics.gauge("shoal_model_bytes").set(self.desk.round.terms.size_bytes)
         self.desk.news.tell()
 
     def _terms(self) -> Terms:

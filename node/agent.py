@@ -34,6 +34,7 @@ from node.ipfs.client import Client
 from node.ipfs.config import LOOPBACK, Peer
 from node.ipfs.dialler import Dialler
 from node.ipfs.engine import EMBEDDED, KUBO
+from node.ipfs_series import IpfsSeries
 from node.links.routes import MAX_BODY_BYTES
 from node.links.service import LinkService
 from node.metrics import role_port
@@ -121,8 +122,10 @@ class Agent:
         sources: Sources,
         stop: asyncio.Event,
         links: LinkService | None = None,
+        ipfs: IpfsSeries | None = None,
     ) -> None:
         self._links = links
+        self._ipfs = ipfs
         self._events = Path(settings.folder) / EVENTS_FILE
         self._token = token.encode()
         self._sources = sources
@@ -197,10 +200,15 @@ class Agent:
         usages = {part: account.usage() for part, account in self._parts.accounts.items()}
         usages["supervisor"] = self._supervisor.usage()
         interfaces = await asyncio.to_thread(Path("/proc/thread-self/net/dev").read_text)
-        passed_on = await asyncio.gather(*(self._scrape(url) for url in self._sources.urls.values()))
+        asked, *passed_on = await asyncio.gather(
+            self._ask_ipfs(), *(self._scrape(url) for url in self._sources.urls.values())
+        )
         links = self._links.text() if self._links is not None else b""
-        body = self._series.text(interfaces, usages) + links + b"".join(passed_on)
+        body = self._series.text(interfaces, usages) + links + asked + b"".join(passed_on)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _ask_ipfs(self) -> bytes:
+        return await self._ipfs.text() if self._ipfs is not None else b""
 
     async def _scrape(self, url: str) -> bytes:
         """Somebody else's series; nothing when they do not answer, which shoal_part_up explains."""
@@ -218,9 +226,12 @@ class Agent:
 async def serve(settings: NodeSettings, stop: asyncio.Event, links: LinkService | None = None) -> None:
     """Answer on the control network until told to stop."""
     token = _token(settings.token_file)
-    agent = Agent(settings, token, Sources.of(settings), stop, links)
     events = Events(Path(settings.folder) / EVENTS_FILE, settings.name)
     async with AsyncExitStack() as open_things:
+        ipfs = None
+        if settings.engine_path:
+            ipfs = IpfsSeries(await open_things.enter_async_context(Client()))
+        agent = Agent(settings, token, Sources.of(settings), stop, links, ipfs)
         runner = web.AppRunner(agent.app(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         open_things.push_async_callback(runner.cleanup)

@@ -101,6 +101,7 @@ async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, m
 
         def answered(path: str, silent_s: float) -> None:
             events.write("control_answered", path=path, silent_s=silent_s)
+            metrics.histogram("shoal_control_silent_seconds").observe(silent_s)
 
         async with Client(IPFS_PORT) as ipfs, Control(ipfs, aggregator, answered=answered) as control:
             # Where it is no neighbour nothing else dials it, and the first fetch would stall before it does.
@@ -188,6 +189,8 @@ class Trainer:
                 return
             self._newest = done
         answer = await self._control.send(done.signed)
+        if answer.accepted:
+            self._metrics.gauge("shoal_accepted_round").set(work.round)
         self._answered(work.round, answer.accepted, answer.reason)
 
     def _answered(self, number: int, accepted: bool, reason: str | None) -> None:

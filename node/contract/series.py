@@ -11,7 +11,8 @@ class Series:
     kind: Literal["gauge", "counter", "histogram"]
     labels: tuple[str, ...]
     help: str
-    by: Literal["agent", "links", "trainer", "aggregator"]  # links: by the agent of a node that has any
+    # links: by the agent of a node that has any; ipfs: by the agent, which asks the daemon
+    by: Literal["agent", "links", "ipfs", "trainer", "aggregator"]
 
 
 LINK: Final = ("peer", "direction")  # seen from the node: out, in
@@ -44,10 +45,16 @@ SERIES: Final[dict[str, Series]] = {
     "shoal_holder_lateness_seconds": Series(
         "histogram", (), "How late held packets were let through; without netem", "links"
     ),
+    "shoal_stream_bytes_total": Series(
+        "counter", ("protocol", "direction"), "Payload of streams: bitswap, rounds, other", "ipfs"
+    ),
+    "shoal_repository_bytes": Series("gauge", (), "Size of the daemon's repository", "ipfs"),
+    "shoal_repository_blocks": Series("gauge", (), "Blocks in the daemon's repository", "ipfs"),
     "shoal_round": Series("gauge", (), "The round that is open, or was last", "aggregator"),
     "shoal_rounds_completed_total": Series("counter", (), "Rounds that made a new model", "aggregator"),
     "shoal_accuracy": Series("gauge", (), "Accuracy of the newest model on the held-out set", "aggregator"),
     "shoal_loss": Series("gauge", (), "Loss of the newest model on the held-out set", "aggregator"),
+    "shoal_model_bytes": Series("gauge", (), "Size of the model that a round begins with", "aggregator"),
     "shoal_participants": Series("gauge", (), "Updates in the newest model", "aggregator"),
     "shoal_updates_total": Series(
         "counter", ("outcome",), "Updates by accepted or the reason of refusal", "aggregator"
@@ -60,4 +67,8 @@ SERIES: Final[dict[str, Series]] = {
     ),
     "shoal_upload_seconds": Series("histogram", (), "Storing and announcing an update", "trainer"),
     "shoal_train_loss": Series("gauge", (), "Loss of the last local training", "trainer"),
+    "shoal_accepted_round": Series("gauge", (), "The newest round that took the trainer's update", "trainer"),
+    "shoal_control_silent_seconds": Series(
+        "histogram", (), "How long the aggregator had been silent when it answered again", "trainer"
+    ),
 }

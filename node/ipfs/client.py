@@ -172,9 +172,8 @@ class Client:
         )
         return set(listed.as_json().get("Keys", {}))  # with nothing to show Kubo leaves Keys out
 
-    async def repository(self) -> dict[str, Any]:
-        stat = await self._library.call("repo/stat", lambda c, **o: c.repo.stat(**o), timeout_s=CALL_S)
-        return dict(stat.as_json())
+    async def repository(self, *, timeout_s: float = CALL_S) -> dict[str, Any]:
+        return dict(await self._rpc.value("repo/stat", timeout_s=timeout_s))
 
     async def collect_garbage(self, *, timeout_s: float = TIMEOUT_S) -> list[str]:
         """Remove what is not pinned; the blocks removed, as raw CIDs."""
@@ -238,13 +237,15 @@ class Client:
         stat = await self._library.call("bitswap/stat", lambda c, **o: c.bitswap.stat(**o), timeout_s=CALL_S)
         return dict(stat.as_json())
 
-    async def bandwidth(self, *, protocol: str | None = None, peer_id: str | None = None) -> dict[str, float]:
+    async def bandwidth(
+        self, *, protocol: str | None = None, peer_id: str | None = None, timeout_s: float = CALL_S
+    ) -> dict[str, float]:
         """Totals and rates; they lag by a second. By protocol, or by peer, or of all."""
         which = {"proto": protocol, "peer": peer_id}
         options: dict[str, Any] = {name: value for name, value in which.items() if value is not None}
         if len(options) > 1:
             raise IpfsError("stats/bw is by protocol or by peer, not by both")
-        return dict(await self._rpc.value("stats/bw", timeout_s=CALL_S, **options))
+        return dict(await self._rpc.value("stats/bw", timeout_s=timeout_s, **options))
 
     async def metrics(self) -> dict[str, float]:
         """Prometheus samples by name, summed over their labels."""

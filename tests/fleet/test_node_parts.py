@@ -249,7 +249,7 @@ def test_two_nodes_of_one_zygote(nodes: dict[str, Inside], tmp_path: Path, secre
 
         # what is measured
         page = samples(get(inside, first, "/metrics").body)
-        assert ours(page) == {name for name, series in SERIES.items() if series.by == "agent"}
+        assert ours(page) == {name for name, series in SERIES.items() if series.by in ("agent", "ipfs")}
         assert page['shoal_interface_sent_bytes_total{interface="lo"}'] > 0  # this very page
         assert 'shoal_interface_received_bytes_total{interface="data2"}' in page
         assert {'shoal_part_up{part="ipfs"}', 'shoal_part_up{part="supervisor"}'} <= set(page)
@@ -375,7 +375,7 @@ def test_prometheus_gets_every_series_of_the_table(
         def ask(path: str) -> bytes:
             return nodes["p2"].get("127.0.0.1", PROMETHEUS_PORT, path).body
 
-        wanted = {name for name, series in SERIES.items() if series.by in ("agent", role)}
+        wanted = {name for name, series in SERIES.items() if series.by in ("agent", "ipfs", role)}
         wait_scraped(ask, "shoal_part_up")
         exported = prometheus.export(ask, tmp_path / "series")
         ProcessId(started["pid"], started["start_ticks"]).signal(signal.SIGTERM)
