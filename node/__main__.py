@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from node.cgroup import Group
-from node.contract import ShoalError, UsageError
+from node.contract import HostError, ShoalError, UsageError
 from node.contract.schema import from_json
 from node.contract.settings import NodeSettings
+from node.events import wait_event
 from node.supervisor import events_of, parts_of, supervise
+
+# Of the node's other containers, which the engine starts one after the other.
+LINKS_S: Final = 180.0
 
 
 def read_settings(file: Path) -> NodeSettings:
@@ -37,6 +43,15 @@ def run(settings: NodeSettings, parts: Sequence[str] | None = None, groups: Sequ
     return supervise(parts_of(settings, names), events_of(settings), groups)
 
 
+def wait_links(settings: NodeSettings, timeout_s: float = LINKS_S) -> None:
+    """Until the node's agent, wherever it runs, has told that the links are in force."""
+    events = events_of(settings)
+    if settings.links is not None and not wait_event(events.path, "links_applied", timeout_s):
+        raise HostError(
+            f"the links of {settings.name} are not in force after {timeout_s:g} s", "see agent.log beside it"
+        )
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m node", description=__doc__)
     parser.add_argument("settings", type=Path, metavar="SETTINGS.json")
@@ -44,7 +59,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         parts = options.parts.split(",") if options.parts is not None else None
-        return run(read_settings(options.settings), parts)
+        settings = read_settings(options.settings)
+        os.umask(0o007)  # a node's folder is shared by its parts, be they of different users of one group
+        if parts is not None and "agent" not in parts:
+            wait_links(settings)
+        return run(settings, parts)
     except ShoalError as error:
         print(f"node: {error}", file=sys.stderr)
         return int(error.exit_code)

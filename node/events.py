@@ -17,6 +17,8 @@ from node.contract.events import EVENTS
 from node.contract.schema import to_json
 
 MAX_READ_BYTES: Final = 1 << 20
+SHARED: Final = 0o660  # parts of a node may be of different users, who have a group in common
+LOOK_S: Final = 0.05
 
 
 class Events:
@@ -35,7 +37,7 @@ class Events:
 
     def _append(self, line: bytes) -> None:
         # Opened each time: parts fork, and a lock would be shared with whoever shares the descriptor.
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, SHARED)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             size_bytes = os.fstat(descriptor).st_size
@@ -79,6 +81,20 @@ def read_from(
         return b"", offset
     whole = data[: data.rfind(b"\n") + 1]
     return whole, offset + len(whole)
+
+
+def wait_event(path: str | os.PathLike[str], kind: str, timeout_s: float) -> bool:
+    """Until one of this kind is there, whoever writes it; whether it came in time."""
+    deadline = time.monotonic() + timeout_s
+    offset = 0
+    while True:
+        lines, offset = read_from(path, offset)
+        if any(json.loads(line)["kind"] == kind for line in lines.splitlines()):
+            return True
+        if not lines:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOOK_S)  # other processes append to the file; a look is one open
 
 
 def _plain(value: Any) -> Any:

@@ -86,7 +86,7 @@ def _close_sockets() -> None:
 
 
 def _redirect(log: Path) -> None:
-    out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o660)  # less the umask
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(out, 1)

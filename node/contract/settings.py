@@ -63,4 +63,5 @@ class NodeSettings:
     classes: int = 0  # how many labels there are; a shard may hold only some of them
     links: LinkTable | None = None  # put in force before IPFS and roles start; None: nothing is
     delay_engine: DelayEngine = "none"
+    congestion_control: str = "cubic"
     pauses: tuple[int, ...] = ()  # of the aggregator: rounds that wait to be released before they open

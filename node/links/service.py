@@ -7,6 +7,7 @@ from pathlib import Path
 from node.contract.links import LinkTable
 from node.contract.settings import NodeSettings
 from node.events import Events
+from node.links.interfaces import name_interfaces
 from node.links.owner import Links
 from node.links.probes import Probes
 from node.links.routes import LinkRoutes
@@ -20,11 +21,12 @@ class LinkService:
         probes = Probes(settings.data_address)
         self.watch = Watch(self.links, probes, events)
         self.routes = LinkRoutes(self.links, probes, self.watch.changed)
-        self._events = events
+        self._settings, self._events = settings, events
         self._series = LinkSeries()
 
     def resume(self, first: LinkTable | None) -> None:
         """Put in force what the node was told, and tell what came of it."""
+        name_interfaces(self._settings, self.links.kernel)
         if (now := self.links.resume(first)) is not None:
             self._events.write(
                 "links_applied",
