@@ -62,8 +62,9 @@ class Account:
         if not self.is_up():
             return Usage(False, self._cpu_seconds, None, None, self._peak)
         pids = [self._process.pid] if self._alone else tree(self._process.pid, self._proc)
+        used = sum(cpu_seconds(pid, self._proc, alone=self._alone) for pid in pids)
         # A counter never falls: what a child used is its parent's only once it was reaped.
-        self._cpu_seconds = max(self._cpu_seconds, sum(cpu_seconds(pid, self._proc) for pid in pids))
+        self._cpu_seconds = max(self._cpu_seconds, used)
         resident = sum(resident_bytes(pid, self._proc) for pid in pids)
         if self._is_due(resident):
             self._measure(pids, resident)
@@ -97,10 +98,11 @@ def tree(pid: int, proc: Path = Path("/proc")) -> list[int]:
     return found
 
 
-def cpu_seconds(pid: int, proc: Path = Path("/proc")) -> float:
-    """User and system time of a process and of its children that were reaped; 0 when it is gone."""
+def cpu_seconds(pid: int, proc: Path = Path("/proc"), *, alone: bool = False) -> float:
+    """User and system time of a process and, if not alone, of its children that were reaped; 0 when it is gone."""
     fields = _read(f"{proc}/{pid}/stat").rpartition(")")[2].split()
-    return sum(int(field) for field in fields[11:15]) / CLOCK_TICKS  # fields 14 to 17 of proc(5)
+    ours = fields[11:13] if alone else fields[11:15]  # fields 14 to 17 of proc(5)
+    return sum(map(int, ours)) / CLOCK_TICKS
 
 
 def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int:

@@ -358,4 +358,6 @@ def test_the_proportional_size_is_read_when_the_cheap_one_has_grown(tmp_path: Pa
 
 def test_one_alone_is_without_what_it_started(tmp_path: Path) -> None:
     Proc(tmp_path)
-    assert Account(Alive(10, 1), alone=True, proc=tmp_path).usage().proportional_bytes == 300 * 1024
+    usage = Account(Alive(10, 1), alone=True, proc=tmp_path).usage()
+    assert usage.proportional_bytes == 300 * 1024
+    assert usage.cpu_seconds == (100 + 5) / os.sysconf("SC_CLK_TCK")  # nor what has ended and was reaped
