@@ -99,7 +99,7 @@ def tree(pid: int, proc: Path = Path("/proc")) -> list[int]:
 
 
 def cpu_seconds(pid: int, proc: Path = Path("/proc"), *, alone: bool = False) -> float:
-    """User and system time of a process and, if not alone, of its children that were reaped; 0 when it is gone."""
+    """User and system time of a process, and of its reaped children if not alone; 0 when it is gone."""
     fields = _read(f"{proc}/{pid}/stat").rpartition(")")[2].split()
     ours = fields[11:13] if alone else fields[11:15]  # fields 14 to 17 of proc(5)
     return sum(map(int, ours)) / CLOCK_TICKS
