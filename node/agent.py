@@ -4,6 +4,7 @@ GET /health            what became of each part             token
 GET /events?from=BYTES  lines of the node's events, held open until there are some; X-Next-Offset   token
 GET /metrics           the node's series, its roles' and its IPFS daemon's
 PUT /release           {"round": N}: the aggregator may open rounds up to N                         token
+PUT /faults            which faults are in force, for the metrics                                   token
 and what node/links/routes.py answers for the node's links                                          token
 """
 
@@ -27,9 +28,9 @@ from aiohttp import web
 
 from node.accounts import Account
 from node.contract import HostError, ShoalError, UsageError
-from node.contract.schema import from_json
-from node.contract.settings import AGENT_PORT, EVENTS_FILE, IPFS_PORT, RELEASE_FILE, NodeSettings
+from node.contract.settings import AGENT_PORT, EVENTS_FILE, IPFS_PORT, NodeSettings
 from node.events import Events, read_from
+from node.instructions import Instructions
 from node.ipfs.client import Client
 from node.ipfs.config import LOOPBACK, Peer
 from node.ipfs.dialler import Dialler
@@ -69,13 +70,6 @@ class Sources:
         for role in settings.roles:
             urls[role] = f"http://{LOOPBACK}:{role_port(settings.roles, role)}/metrics"
         return Sources(urls)
-
-
-@dataclass(frozen=True)
-class Release:
-    """Up to which round the aggregator on this node may go."""
-
-    round: int
 
 
 class Parts:
@@ -133,6 +127,7 @@ class Agent:
         self._gather_s = GATHER_BURST_S if "aggregator" in settings.roles else GATHER_S
         self._parts = Parts(self._events)
         self._series = NodeSeries()
+        self._instructions = Instructions(Path(settings.folder))
         self._supervisor = Account(ProcessId.of(os.getppid()), alone=True)
         self._session: aiohttp.ClientSession | None = None
 
@@ -143,7 +138,7 @@ class Agent:
         app.router.add_get("/health", self._health)
         app.router.add_get("/events", self._get_events)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_put("/release", self._release)
+        self._instructions.add_to(app.router)
         app.cleanup_ctx.append(self._client_session)
         return app
 
@@ -184,17 +179,6 @@ class Agent:
             body=lines, content_type="application/x-ndjson", headers={"X-Next-Offset": str(offset)}
         )
 
-    async def _release(self, request: web.Request) -> web.Response:
-        try:
-            said = from_json(Release, await request.json())
-        except (ValueError, UsageError) as error:
-            raise web.HTTPBadRequest(text=f"this is no release: {error}\n") from error
-        file = self._events.with_name(RELEASE_FILE)
-        part = file.with_suffix(".new")
-        part.write_text(str(said.round))
-        part.replace(file)  # whoever looks sees a whole number
-        return web.json_response({"round": said.round})
-
     async def _metrics(self, _: web.Request) -> web.Response:
         self._parts.read()
         usages = {part: account.usage() for part, account in self._parts.accounts.items()}
@@ -204,7 +188,8 @@ class Agent:
             self._ask_ipfs(), *(self._scrape(url) for url in self._sources.urls.values())
         )
         links = self._links.text() if self._links is not None else b""
-        body = self._series.text(interfaces, usages) + links + asked + b"".join(passed_on)
+        told = links + self._instructions.text()
+        body = self._series.text(interfaces, usages) + told + asked + b"".join(passed_on)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _ask_ipfs(self) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from node.contract.faults import FaultNow, FaultsNow
 from node.contract.links import Cut
 from node.contract.plan import FaultPlan, LinkPlan, Plan, When
 from orchestrator import partitions
@@ -142,6 +143,11 @@ def flap_at(fault: FaultPlan, state: State) -> int | None:
 def is_cutting(fault: FaultPlan, state: State) -> bool:
     """Whether its cut holds now: a flapping one comes and goes."""
     return state.is_in_force(fault.id) and state.flaps.get(fault.id, 0) % 2 == 0
+
+
+def shown(plan: Plan, state: State) -> FaultsNow:
+    """Every fault and whether it is in force, for the metrics."""
+    return FaultsNow({fault.id: FaultNow(fault.kind, is_cutting(fault, state)) for fault in plan.faults})
 
 
 def releasable(plan: Plan, state: State) -> int | None:

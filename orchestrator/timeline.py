@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from node.contract import ShoalError
+from node.contract.faults import FaultsNow
 from node.contract.plan import FaultPlan, Plan
 from orchestrator import schedule
 from orchestrator.faults.degrade import Degrade
@@ -42,6 +44,7 @@ class Timeline:
         self._pool = ThreadPoolExecutor(MOST_VERIFIED_AT_ONCE, thread_name_prefix="verify")
         self._asked: list[Future[None]] = []
         self._applied: set[str] = set()  # nodes that have told of their links
+        self._shown: FaultsNow | None = None  # what the metrics tell of faults
         self._thread = threading.Thread(target=self._run, name="timeline", daemon=True)
 
     def start(self) -> None:
@@ -81,6 +84,7 @@ class Timeline:
             early_ns = lead_ns(len(self._plan.nodes))
             for step in schedule.due(self._plan, self._state, time.monotonic_ns() + early_ns):
                 self._take(step)
+        self._show()
         if (round_ := schedule.releasable(self._plan, self._state)) is not None:
             self._release(round_)
         coming = schedule.coming(self._plan, self._state)
@@ -92,7 +96,8 @@ class Timeline:
             self._seen += 1
             self._state = schedule.after(self._state, event, self._fleet.clock_offset_ns)
             if event["kind"] == "links_applied":
-                if event["node"] in self._applied:  # its agent has begun anew
+                if event["node"] in self._applied:  # its agent has begun anew, and knows of no fault
+                    self._shown = None
                     self._ask(self._restore, event["node"])
                 self._applied.add(event["node"])
 
@@ -130,6 +135,14 @@ class Timeline:
         count = len(effect.effective_ns)
         where = "one node" if count == 1 else f"{count} nodes within {effect.skew_ms:.1f} ms"
         self._say(f"  {step.fault.id} {_news(step)}, on {where}")
+
+    def _show(self) -> None:
+        """For the metrics; where the agent does not answer it is tried again, since nothing depends on it."""
+        if (now := schedule.shown(self._plan, self._state)) == self._shown:
+            return
+        with contextlib.suppress(ShoalError):
+            self._fleet.show(now)
+            self._shown = now
 
     def _release(self, round_: int) -> None:
         try:

@@ -11,8 +11,9 @@ class Series:
     kind: Literal["gauge", "counter", "histogram"]
     labels: tuple[str, ...]
     help: str
-    # links: by the agent of a node that has any; ipfs: by the agent, which asks the daemon
-    by: Literal["agent", "links", "ipfs", "trainer", "aggregator"]
+    # links: by the agent of a node that has any; ipfs: by the agent, which asks the daemon;
+    # faults: by the aggregator's agent, which is told of them
+    by: Literal["agent", "links", "ipfs", "faults", "trainer", "aggregator"]
 
 
 LINK: Final = ("peer", "direction")  # seen from the node: out, in
@@ -50,6 +51,9 @@ SERIES: Final[dict[str, Series]] = {
     ),
     "shoal_repository_bytes": Series("gauge", (), "Size of the daemon's repository", "ipfs"),
     "shoal_repository_blocks": Series("gauge", (), "Blocks in the daemon's repository", "ipfs"),
+    "shoal_fault_active": Series(
+        "gauge", ("fault", "kind"), "1 while the fault is in force, 0 before and after", "faults"
+    ),
     "shoal_round": Series("gauge", (), "The round that is open, or was last", "aggregator"),
     "shoal_rounds_completed_total": Series("counter", (), "Rounds that made a new model", "aggregator"),
     "shoal_accuracy": Series("gauge", (), "Accuracy of the newest model on the held-out set", "aggregator"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from node.contract import ShoalError
+from node.contract.faults import FaultsNow
 from node.contract.links import Cut, CutDone, InForce, LinkTable
 from node.contract.plan import LinkPlan, Plan
 from node.contract.probes import PROBE_S
@@ -20,6 +21,7 @@ from orchestrator.schedule import link_states
 # Node, method, path, body and patience → the answer; ShoalError when there is none, or a refusal.
 Call = Callable[[str, str, str, Mapping[str, Any] | None, float], Mapping[str, Any]]
 ANSWER_S: Final = 15.0  # beyond the instant that was asked for
+SHOW_S: Final = 2.0  # nothing waits for it
 CLOCK_READS: Final = 3
 
 
@@ -57,6 +59,9 @@ class AgentFleet:
 
     def release(self, round_: int) -> None:
         self._call(self._aggregator, "PUT", "/release", {"round": round_}, ANSWER_S)
+
+    def show(self, faults: FaultsNow) -> None:
+        self._call(self._aggregator, "PUT", "/faults", to_json(faults), SHOW_S)
 
     def tables(self, links: tuple[LinkPlan, ...]) -> Mapping[str, LinkTable]:
         return tables(replace(self._plan, links=links))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from node.contract import ShoalError
+from node.contract.faults import FaultsNow
 from node.contract.links import Cut, CutDone, InForce, LinkTable
 from node.contract.plan import FaultPlan, LinkPlan
 from orchestrator.partitions import Deaf
@@ -45,6 +46,9 @@ class Fleet(Protocol):
 
     def release(self, round_: int) -> None:
         """Let the aggregator open rounds up to this one."""
+
+    def show(self, faults: FaultsNow) -> None:
+        """Let the metrics tell which faults are in force."""
 
     def tables(self, links: tuple[LinkPlan, ...]) -> Mapping[str, LinkTable]:
         """What each node is to be told when these are the plan's links."""

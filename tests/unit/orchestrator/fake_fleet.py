@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from node.contract import ShoalError
+from node.contract.faults import FaultsNow
 from node.contract.links import Cut, CutDone, InForce, LinkTable
 from node.contract.plan import LinkPlan, Plan
 from node.links.table import tables
@@ -27,6 +28,8 @@ class FakeFleet:
     mismatches: tuple[str, ...] = ()  # where kernels differ from what was asked
     leaky: set[tuple[str, str]] = field(default_factory=set)  # who hears whom whatever is cut
     refuses_release: int = 0
+    refuses_show: int = 0
+    shown: list[dict[str, bool]] = field(default_factory=list)
     refusals: dict[str, int] = field(default_factory=dict)  # how many more calls an agent does not answer
     offset_ns: int = 0
 
@@ -76,6 +79,12 @@ class FakeFleet:
             self.refuses_release -= 1
             raise ShoalError("the agent does not answer")
         self.released.append(round_)
+
+    def show(self, faults: FaultsNow) -> None:
+        if self.refuses_show:
+            self.refuses_show -= 1
+            raise ShoalError("the agent does not answer")
+        self.shown.append({name: now.is_active for name, now in faults.faults.items()})
 
     def tables(self, links: tuple[LinkPlan, ...]) -> Mapping[str, LinkTable]:
         return tables(replace(self.plan, links=links))

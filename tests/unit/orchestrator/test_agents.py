@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from node.contract import ShoalError
+from node.contract.faults import FaultNow, FaultsNow
 from node.contract.links import Cut, CutDone, InForce
 from node.contract.plan import FaultPlan, When
 from node.contract.schema import to_json
@@ -46,6 +47,8 @@ class Wire:
                 return said
             case "PUT", "/release":
                 return {"round": 3}
+            case "PUT", "/faults":
+                return {"faults": 1}
         raise ShoalError(f"{node} does not know {method} {path}")
 
     def _done(self, fault: str, at_ns: int) -> Mapping[str, Any]:
@@ -80,10 +83,12 @@ def test_tables_releases_and_what_is_read_back() -> None:
     assert fleet.put_links("w02", table) == IN_FORCE
     assert fleet.get_links("w02") == IN_FORCE
     fleet.release(3)
+    fleet.show(FaultsNow({"split": FaultNow("partition", True)}))
     assert wire.asked == [
         ("w02", "PUT", "/links", to_json(table)),
         ("w02", "GET", "/links", None),
         ("agg", "PUT", "/release", {"round": 3}),
+        ("agg", "PUT", "/faults", {"faults": {"split": {"kind": "partition", "is_active": True}}}),
     ]
 
 

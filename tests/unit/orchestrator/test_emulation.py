@@ -37,6 +37,8 @@ class Agents:
             case "PUT", "/release", {"round": number}:
                 self.released.append(number)
                 return {"round": number}
+            case "PUT", "/faults", {"faults": faults}:
+                return {"faults": len(faults)}
             case "PUT", "/cuts", {"cut": order, "at_mono_ns": at_ns}:
                 done: Mapping[str, Any] = to_json(CutDone(order["fault"], at_ns, at_ns, order["deaf_to"]))
                 return done

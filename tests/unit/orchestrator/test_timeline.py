@@ -68,6 +68,13 @@ class Lab:
         assert self.fleet.released[-1] == number
         self.tell("round_opened", round=number)
 
+    def wait_shown(self, told: list[dict[str, bool]]) -> None:
+        """The metrics have been told this, one after the other."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.fleet.shown != told:
+            assert time.monotonic() < deadline, self.fleet.shown
+            time.sleep(0.005)
+
     def cut_at(self, node: str) -> set[str]:
         return {peer for cut in self.fleet.cuts[node].values() for peer in cut.deaf_to}
 
@@ -344,6 +351,23 @@ def test_an_agent_that_cannot_be_told_again_is_a_failure(make: Make, monkeypatch
     lab.tell("links_applied", "w01")
     (failed,) = lab.wait("fault_failed")
     assert (failed["phase"], failed["message"]) == ("restore", "w01: w01 does not answer")
+
+
+def test_the_metrics_are_told_which_faults_are_in_force(make: Make) -> None:
+    lab = make(
+        isolating("w01", "split", round_(1), round_(2)),
+        isolating("w02", "late", round_(9)),
+        refuses_show=2,
+    )
+    before, during = {"split": False, "late": False}, {"split": True, "late": False}
+    lab.wait_shown([before])
+    lab.wait_released(1)
+    lab.wait_shown([before, during])
+    lab.wait_released(2)
+    lab.wait_shown([before, during, before])
+    lab.tell("links_applied")
+    lab.tell("links_applied")  # the aggregator's agent has begun anew, and knows nothing any more
+    lab.wait_shown([before, during, before, before])
 
 
 def test_a_release_that_is_not_heard_is_sent_again(make: Make) -> None:
