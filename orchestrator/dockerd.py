@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import docker
 import requests
@@ -11,11 +14,46 @@ from docker.errors import APIError, DockerException, NotFound
 
 from node.contract import HostError, ShoalError
 
+DEFAULT_URL: Final = "unix:///var/run/docker.sock"
+UNIX: Final = "unix://"
+KNOCK_S: Final = 10.0
+WITHOUT: Final = "or without Docker: --driver netns"
+
 
 def connect(url: str | None = None) -> docker.DockerClient:
     """The engine at this URL; else the one that the environment names."""
-    with told("the engine"):
-        return docker.from_env() if url is None else docker.DockerClient(base_url=url)
+    url = url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
+    if url.startswith(UNIX):
+        knock(url.removeprefix(UNIX))
+    with told(url):
+        return docker.from_env(environment={**os.environ, "DOCKER_HOST": url})
+
+
+@contextmanager
+def connected(url: str) -> Iterator[docker.DockerClient]:
+    client = connect(url)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def knock(path: str) -> None:
+    """Whether the engine's socket lets us in: the SDK's own complaint names neither cause nor cure."""
+    with socket.socket(socket.AF_UNIX) as visitor:
+        visitor.settimeout(KNOCK_S)
+        try:
+            visitor.connect(path)
+        except PermissionError as error:
+            raise HostError(
+                f"This user may not speak to the Docker engine at {path}.",
+                f"sudo usermod --append --groups docker $USER, and log in again; {WITHOUT}",
+            ) from error
+        except OSError as error:
+            raise HostError(
+                f"No Docker engine answers at {path}: {error.strerror or error}",
+                f"start it: sudo systemctl start docker; or name another one by DOCKER_HOST; {WITHOUT}",
+            ) from error
 
 
 def networks(client: docker.DockerClient) -> dict[str, str]:
@@ -54,13 +92,7 @@ def told(what: str) -> Iterator[None]:
             ) from error
         raise ShoalError(f"Docker refused ({what}): {said}") from error
     except (DockerException, requests.exceptions.RequestException) as error:
-        if "Permission denied" in str(error):
-            raise HostError(
-                "This user may not speak to the Docker engine.",
-                "sudo usermod --append --groups docker $USER, and log in again; "
-                "or without Docker: --driver netns",
-            ) from error
         raise HostError(
             f"The Docker engine does not answer ({what}): {error}",
-            "see whether it runs: docker info; or without Docker: --driver netns",
+            f"see whether it runs: docker info; {WITHOUT}",
         ) from error

@@ -36,7 +36,7 @@ def capture(options: argparse.Namespace) -> int:
         if name != STANDARD_OUTPUT:
             out = open_files.enter_context(create(Path(name)))
         limit = [] if options.seconds is None else [str(options.seconds)]
-        program = [sys.executable, "-I", "-S", packets.__file__, DATA, *limit]
+        program = [*run.fleet().program(Path(packets.__file__)), DATA, *limit]
         writer = node.start(program, stdin=subprocess.PIPE, stdout=out, stderr=None)
         assert writer.stdin is not None
         try:
@@ -47,7 +47,7 @@ def capture(options: argparse.Namespace) -> int:
             status = writer.wait(STOP_S)
         finally:
             writer.stdin.close()
-    if status != 0 and run.init is not None and run.init.is_alive():
+    if status != 0 and run.fleet().is_alive():
         raise ShoalError(f"the capture in {options.node} ended with {status}")
     if status != 0:
         print("the run has ended, and the capture with it", file=sys.stderr)

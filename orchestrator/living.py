@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from node.contract import HostError, ShoalError, UsageError
+from node.contract import HostError, UsageError
 from node.contract.schema import from_json, to_json
 from orchestrator import cgroups, nearest
-from orchestrator.box import Box, Node
+from orchestrator.foothold import KILLED_END_S, BoxFoothold, EngineFoothold, Foothold, Way
 from orchestrator.process import Identity
 
 ORDERLY_END_S: Final = 60.0  # the run writes its results, and its nodes stop their parts
-KILLED_END_S: Final = 10.0
 SECRETS_PREFIX: Final = "shoal-"
 
 
@@ -38,22 +38,31 @@ class Living:
     orchestrator: Identity
     pid_namespace: str  # PIDs mean nothing elsewhere, as in another container that shares this folder
     secrets: str | None = None
-    init: Identity | None = None
+    init: Identity | None = None  # of its box
     in_user_namespace: bool = False
+    engine: str | None = None  # instead of a box: the URL of the Docker engine that has its containers
 
     def is_alive(self) -> bool:
         return self.orchestrator.is_alive()
 
-    def node(self, name: str) -> Node:
-        """A handle on one of its nodes, to run something there."""
+    @property
+    def foothold(self) -> Foothold | None:
+        """What there is of its fleet."""
+        if self.engine is not None and self.secrets is not None:
+            return EngineFoothold(self.engine, self.run, Path(self.secrets).name)
+        return BoxFoothold(self.init, self.in_user_namespace) if self.init is not None else None
+
+    def node(self, name: str) -> Way:
+        """The way into one of its nodes, to run something there."""
         names = node_names(Path(self.directory))
         if name not in names:
             raise UsageError(f"run {self.run} has no node {name!r}", nearest.hint(name, names))
-        if self.init is None:
+        return self.fleet().enter(name)
+
+    def fleet(self) -> Foothold:
+        if self.foothold is None:
             raise UsageError(f"the nodes of run {self.run} are not there yet", "it is still being prepared")
-        if not self.init.is_alive():
-            raise UsageError(f"the nodes of run {self.run} have ended", "its logs: shoal logs")
-        return Node(Box(self.init, self.in_user_namespace), name, {})
+        return self.foothold
 
 
 class Registration:
@@ -96,8 +105,11 @@ def sweep() -> list[Living]:
     for file, one in _recorded():
         if one.is_alive():
             found.append(one)
-        else:
+            continue
+        try:
             remove(file, one)
+        except HostError as error:  # its engine is off, which is no reason to do nothing else
+            print(f"what run {one.run} has left is still there: {error}", file=sys.stderr)
     return found
 
 
@@ -136,9 +148,9 @@ def end(one: Living) -> None:
 
 
 def remove(file: Path, one: Living) -> None:
-    """What a run left whose orchestrator has ended: box, control groups, secrets, and its file."""
-    if one.init is not None and not one.init.end(signal.SIGKILL, KILLED_END_S):
-        raise ShoalError(f"the box of run {one.run}, process {one.init.pid}, does not die of SIGKILL")
+    """What a run left whose orchestrator has ended: fleet, control groups, secrets, and its file."""
+    if one.foothold is not None:
+        one.foothold.remove()
     if one.secrets is not None:
         cgroups.remove_left(Path(one.secrets).name)
     if one.secrets is not None and is_secret_folder(Path(one.secrets)):

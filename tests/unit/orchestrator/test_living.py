@@ -14,6 +14,7 @@ import pytest
 from node.contract import HostError, UsageError
 from node.contract.schema import to_json
 from orchestrator import cgroups, living
+from orchestrator.box import Node
 from orchestrator.living import Living
 from orchestrator.process import Identity
 
@@ -117,6 +118,23 @@ def test_what_a_killed_run_left_is_removed_with_its_control_groups(
     assert (tmp_path / "shoal-def").exists()
 
 
+def test_what_is_left_on_an_engine_that_is_off_is_told_kept_in_mind_and_stops_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secrets = secrets_in(tmp_path)
+    gone = f"unix://{tmp_path}/no.sock"
+    left = record("a-1", tmp_path, orchestrator=ENDED, secrets=str(secrets), engine=gone)
+    record("b-2", tmp_path)
+    assert [one.run for one in living.sweep()] == ["b-2"]
+    said = capsys.readouterr().err
+    assert f"what run a-1 has left is still there: No Docker engine answers at {tmp_path}/no.sock" in said
+    assert "start it: sudo systemctl start docker" in said
+    assert left.exists()
+    assert secrets.exists()
+    with pytest.raises(HostError, match="No Docker engine answers"):
+        living.remove(left, replace(Living("a-1", "", ENDED, ""), engine=gone, secrets=str(secrets)))
+
+
 def test_a_pid_that_another_process_has_now_is_no_sign_of_life_and_is_left_alone(
     tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
@@ -197,7 +215,7 @@ def test_one_that_does_not_obey_is_ended_by_force(tmp_path: Path, monkeypatch: p
 def test_a_node_is_known_by_the_plan_and_entered_only_while_its_box_lives(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"nodes": [{"name": "agg"}, {"name": "w01"}]}')
     one = Living("a-1", str(tmp_path), me(), living.pid_namespace(), init=me())
-    assert one.node("w01").name == "w01"
+    assert isinstance(one.node("w01"), Node)
     with pytest.raises(UsageError, match="no node 'w1'\n  perhaps you meant w01; known: agg, w01"):
         one.node("w1")
     with pytest.raises(UsageError, match="are not there yet"):
