@@ -22,6 +22,7 @@ from orchestrator import host, prometheus_setup
 
 TOP = Path(__file__).resolve().parent.parent
 LOCK = TOP / "requirements.lock"
+NODE_LOCK = TOP / "compose" / "requirements.lock"  # of what nodes need, for their image
 VENV = TOP / ".venv"
 STAMP = VENV / "shoal-stamp"
 PYTHON_SERIES = "3.11"
@@ -183,21 +184,18 @@ def uv_environment(python: str) -> dict[str, str]:
 
 
 def lock() -> None:
-    """Resolve pyproject.toml into the lock; only names, versions and hashes stand in it, no index."""
+    """Resolve pyproject.toml into the lock, and of that what nodes need into theirs."""
+    resolve(LOCK, ["--upgrade", "--all-extras"])
+    resolve(NODE_LOCK, ["--upgrade", "--constraint", str(LOCK)])
+
+
+def resolve(into: Path, how: list[str]) -> None:
+    """One lock: only names, versions and hashes."""
     python = find_python() or sys.executable
-    command = [
-        find_uv(python),
-        "pip",
-        "compile",
-        "--quiet",
-        "--upgrade",
-        "--generate-hashes",
-        "--extra",
-        "dev",
-    ]
+    command = [find_uv(python), "pip", "compile", "--quiet", *how, "--generate-hashes"]
     command += ["--no-header", "--no-annotate", "--python-version", PYTHON_SERIES]
     # The oldest C library that TensorFlow Federated's wheel accepts.
-    command += ["--python-platform", "x86_64-manylinux_2_31", "--output-file", str(LOCK), "pyproject.toml"]
+    command += ["--python-platform", "x86_64-manylinux_2_31", "--output-file", str(into), "pyproject.toml"]
     run(command, uv_environment(python), "pyproject.toml has no solution.", "see what uv says above")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import fcntl
 import queue
+import re
 import threading
 from pathlib import Path
 
@@ -192,8 +193,23 @@ def test_set_up_runs_on_old_pythons(name: str) -> None:
     ast.parse((TOP / name).read_text(), feature_version=(3, 8))
 
 
-def test_the_lock_names_no_index_and_no_machine() -> None:
-    lock = (TOP / "requirements.lock").read_text()
+@pytest.mark.parametrize("name", ["requirements.lock", "compose/requirements.lock"])
+def test_the_lock_names_no_index_and_no_machine(name: str) -> None:
+    lock = (TOP / name).read_text()
     assert "://" not in lock
     assert "index" not in lock.replace("index_", "")
     assert all(line.startswith(" ") or "==" in line for line in lock.splitlines())
+
+
+def locked(name: str) -> set[str]:
+    """Every package of a lock, with its version and hashes."""
+    entries = re.split(r"\n(?! )", (TOP / name).read_text().strip())
+    return {" ".join(entry.replace("\\", " ").split()) for entry in entries}
+
+
+def test_nodes_have_the_very_packages_of_the_host_and_none_that_only_it_needs() -> None:
+    nodes, everything = locked("compose/requirements.lock"), locked("requirements.lock")
+    assert nodes < everything
+    names = {entry.partition("==")[0] for entry in nodes}
+    assert "tensorflow-federated" in names
+    assert names.isdisjoint({"pytest", "mypy", "ruff", "docker", "mlxtend", "pyarrow"})
