@@ -23,16 +23,20 @@ class Ground:
     data: Mapping[str, Any]  # data.json: the shards by node, and the held-out examples
     made: Mapping[str, Any]  # of node.prepare: engines and peer IDs of the nodes, CIDs of the files
     limits: Mapping[str, Any] | None  # which there are, and whether this host enforces them
+    secrets: Path  # where nodes find them
+    driver: str
+    driver_facts: Mapping[str, Any]
+    addresses: Mapping[str, str]  # the subnets, where they may differ from the plan's
     delay_engine: DelayEngine = "none"
     probed: Mapping[str, Any] | None = None  # what this kernel can do to packets; None: nothing is asked
 
     @property
     def swarm_key(self) -> Path:
-        return self.hidden / "swarm-key"
+        return self.secrets / "swarm-key"
 
     @property
     def token(self) -> Path:
-        return self.hidden / "token"
+        return self.secrets / "token"
 
     def path(self, shard: Mapping[str, Any]) -> str:
         return str(self.data_folder / shard["file"])
@@ -43,7 +47,9 @@ def binding(ground: Ground) -> dict[str, Any]:
     shown = ("engine", "version", "peer_id")
     return {
         "run": ground.run,
-        "driver": "netns",
+        "driver": ground.driver,
+        **ground.driver_facts,
+        "subnets": ground.addresses,
         "delay_engine": ground.delay_engine,
         "kernel": ground.probed,
         "limits": ground.limits,
@@ -103,4 +109,5 @@ def settings(
         links=links,
         delay_engine=ground.delay_engine,
         pauses=pauses if node is aggregator else (),
+        congestion_control=plan.network.congestion_control,
     )

@@ -20,6 +20,7 @@ from node.contract.schema import to_json
 from node.contract.settings import AGENT_PORT, NodeSettings
 from orchestrator import listing, living
 from orchestrator.box import Box
+from orchestrator.boxed import try_links
 from orchestrator.calibration import Calibration, Figure
 from orchestrator.calibrator import Calibrator
 from orchestrator.emulation import Emulation
@@ -115,7 +116,7 @@ class AgentsAlone:
             with Box.open() as box, ExitStack() as ending:
                 registration.add(init=box.init, in_user_namespace=box.in_user_namespace)
                 self._fleet = NetnsFleet(box, self.plan, self._hidden, logs, self._node_ended)
-                self._emulation.bind(box, self._hidden)
+                self._emulation.bind(lambda wanted: try_links(box, wanted, self._hidden))
                 self._fleet.begin_zygote("node.agent")
                 self._fleet.build_network()
                 self._fleet.start_gate()

@@ -41,9 +41,8 @@ from dataclasses import asdict
 from typing import Final, NoReturn
 
 from node.contract import ExitCode, ShoalError, UsageError
-from orchestrator import doctor, finished, inside, listing, logs, nearest, plan
+from orchestrator import doctor, driver, finished, inside, listing, logs, nearest, plan
 
-DRIVERS: Final = ("netns",)
 INTERRUPTED: Final = 130
 
 
@@ -205,7 +204,12 @@ def parser() -> tuple[Parser, list[str]]:
         "Ctrl-C ends it in order. Nothing outlives this command.",
     )
     add_scenario(one)
-    one.add_argument("--driver", choices=DRIVERS, default=DRIVERS[0], help="how nodes come to life (netns)")
+    one.add_argument(
+        "--driver",
+        choices=driver.CHOICES,
+        help="how nodes come to life: as containers (compose), or in namespaces of our own without root and\n"
+        "without Docker (netns); auto, the default, is compose where a Docker engine with Compose answers",
+    )
     one.add_argument(
         "--keep",
         action="store_true",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from node.contract import ShoalError
@@ -16,17 +14,14 @@ from node.contract.plan import Plan
 from node.contract.probes import PROBE_S
 from node.contract.schema import to_json
 from node.links.table import tables
-from orchestrator import process, schedule
-from orchestrator.box import Box
+from orchestrator import schedule
 from orchestrator.calibration import Calibration
 from orchestrator.calibrator import Calibrator
 from orchestrator.faults.agents import AgentFleet, Call
 from orchestrator.history import Event, History
 from orchestrator.measurements import Network
-from orchestrator.preparation import failed
 from orchestrator.timeline import Timeline
 
-ENGINE_TIMEOUT_S: Final = 60.0
 LINKS_S: Final = 60.0  # for all nodes to put their links in force
 FIRST_ROUND: Final = 1
 
@@ -59,7 +54,7 @@ class Emulation:
         return self._tables[node] if self.is_asked else None
 
     # -- before the nodes start
-    def bind(self, box: Box, folder: Path) -> None:
+    def bind(self, try_links: Callable[[str], str]) -> None:
         """Choose the engine; HostError when this host cannot make the plan's links."""
         if not self.is_asked:
             return
@@ -68,13 +63,7 @@ class Emulation:
             "delay_engine": self._plan.network.delay_engine,
             "tables": [to_json(table) for state in states for table in tables(state).values()],
         }
-        file = folder / "links-wanted.json"
-        file.write_text(json.dumps(wanted))
-        try:
-            done = box.run([sys.executable, "-m", "node.links.engine", str(file)], timeout_s=ENGINE_TIMEOUT_S)
-        except process.CommandFailedError as err:
-            raise failed(err) from None
-        found = json.loads(done.stdout)
+        found = json.loads(try_links(json.dumps(wanted)))
         self.engine, self.probed = found["engine"], found["probed"]
 
     # -- while it lives

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from node.contract.plan import Plan
-from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
 from orchestrator import prometheus
+from orchestrator.driver import Fleet
 from orchestrator.gate import GateError
 from orchestrator.history import History
-from orchestrator.netns import NetnsFleet
 
 SCRAPED_S: Final = 15.0  # two of the longest intervals, and Prometheus' own start
 PAGE_S: Final = 15.0
@@ -25,17 +24,18 @@ PEAKS: Final = "shoal_part_proportional_peak_bytes"
 Counters = dict[str, dict[str, float]]  # what → node → figure
 
 
-def counters(plan: Plan, fleet: NetnsFleet) -> Counters:
-    """What the agents count at the end of the rounds."""
-    return {"end": _read(plan, fleet, RECEIVED), "memory": _read(plan, fleet, PEAKS)}
+def counters(plan: Plan, fleet: Fleet) -> Counters:
+    """What the agents count at the end of the rounds; no memory where they may not look into the parts."""
+    peaks = _read(plan, fleet, PEAKS)
+    return {"end": _read(plan, fleet, RECEIVED), **({"memory": peaks} if peaks else {})}
 
 
-def _read(plan: Plan, fleet: NetnsFleet, series: str) -> dict[str, float]:
+def _read(plan: Plan, fleet: Fleet, series: str) -> dict[str, float]:
     """A series of every node's agent, summed over its labels; nodes that do not answer are left out."""
     found = {}
     for node in plan.nodes:
         try:
-            page, _ = fleet.get(node.name, AGENT_PORT, "/metrics", {}, PAGE_S)
+            page, _ = fleet.ask(node.name, "GET", "/metrics", None, {}, PAGE_S)
         except GateError:
             continue
         lines = [line for line in page.decode().splitlines() if line.startswith(series)]
@@ -44,11 +44,11 @@ def _read(plan: Plan, fleet: NetnsFleet, series: str) -> dict[str, float]:
     return found
 
 
-def export(plan: Plan, fleet: NetnsFleet, history: History, say: Callable[[str], None], into: Path) -> None:
+def export(plan: Plan, fleet: Fleet, history: History, say: Callable[[str], None], into: Path) -> None:
     """Every sample that Prometheus has."""
 
     def get(path: str) -> bytes:
-        return fleet.gate.get("127.0.0.1", PROMETHEUS_PORT, path, headers={}, timeout_s=EXPORT_S)[0]
+        return fleet.ask_prometheus(path, EXPORT_S)
 
     try:
         if not prometheus.wait_scraped(get, len(plan.nodes), time.time(), SCRAPED_S):

@@ -21,6 +21,7 @@ from orchestrator.box import Box, Node
 from orchestrator.gate import Gate
 from orchestrator.limits import Limits
 from orchestrator.process import Process
+from orchestrator.transport import MOST_BYTES, SYSCTLS
 
 DATA, CTL = "data", "ctl"
 TOP = Path(__file__).resolve().parent.parent
@@ -29,18 +30,6 @@ GATE_TIMEOUT_S = 20.0
 FORK_TIMEOUT_S = 30.0
 NETWORK_TIMEOUT_S = 60.0
 ZYGOTE_END_S = 5.0
-
-# How soon TCP notices a dead link and its return, for engines whose sockets cannot be told.
-SYSCTLS: Mapping[str, Mapping[str, int]] = {
-    "prompt": {"tcp_rto_max_ms": 1000, "tcp_retries2": 8},
-    "stock": {},
-    "patient": {"tcp_rto_max_ms": 1000, "tcp_retries2": 150},
-}
-
-# The most that a TCP socket may hold. Limits count memory, and packets of one segment take about twice as
-# much as a real host's for the same payload: with Linux' 4 MiB a stream got 72 of 100 Mbit/s at 200 ms,
-# with this 96.
-MOST_BYTES: Mapping[str, int] = {"tcp_rmem": 12 << 20, "tcp_wmem": 8 << 20}
 
 
 class NetnsFleet:

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,12 @@ class Preparation:
         }
         file = self._hidden / "recipe.json"
         file.write_text(json.dumps(recipe))
-        self._run(["node.data.prepare", str(file), str(self.data_folder)])
+        run_module(["node.data.prepare", str(file), str(self.data_folder)], self._hidden)
         described: dict[str, Any] = json.loads((self.data_folder / "data.json").read_text())
         return described
 
-    def nodes(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Make folders, keys and identities, and name the data as IPFS will."""
+    def nodes(self, data: Mapping[str, Any], prepare: Callable[[Path], str]) -> dict[str, Any]:
+        """Make folders and keys; identities and the data's names on IPFS are made where the daemons are."""
         key = self._hidden / "swarm-key"
         write_secret(key, secrets.token_hex(32))
         write_secret(self._hidden / "token", self.token)
@@ -67,17 +67,19 @@ class Preparation:
         }
         file = self._hidden / "request.json"
         file.write_text(json.dumps(request))
-        made: dict[str, Any] = json.loads(self._run(["node.prepare", str(file)]))
+        made: dict[str, Any] = json.loads(prepare(file))
         return made
 
-    def _run(self, module: list[str]) -> str:
-        try:
-            return process.run([sys.executable, "-m", *module], timeout_s=PREPARE_TIMEOUT_S).stdout
-        except process.CommandFailedError as err:
-            # What it complained may not have found room itself.
-            if is_full(self._hidden) or os.strerror(ENOSPC) in err.stderr:
-                raise full_disk() from None
-            raise failed(err) from None
+
+def run_module(module: Sequence[str], hidden: Path) -> str:
+    """What a module of `node` answers in a process of its own."""
+    try:
+        return process.run([sys.executable, "-m", *module], timeout_s=PREPARE_TIMEOUT_S).stdout
+    except process.CommandFailedError as err:
+        # What it complained may not have found room itself.
+        if is_full(hidden) or os.strerror(ENOSPC) in err.stderr:
+            raise full_disk() from None
+        raise failed(err) from None
 
 
 def failed(err: process.CommandFailedError) -> ShoalError:

@@ -16,17 +16,13 @@ from typing import Any
 from node.contract import ExitCode, ShoalError
 from node.contract.plan import Plan
 from node.contract.schema import to_json
-from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
-from orchestrator import checks, facts, harvest, listing, living, prometheus, results
+from orchestrator import checks, driver, facts, harvest, listing, living, prometheus, results
 from orchestrator.binding import Ground, binding, settings
-from orchestrator.box import Box
 from orchestrator.disk import RUNS, full_disk, full_disk_told, full_nodes_told, is_full
+from orchestrator.driver import Driver, Fleet, Job
 from orchestrator.emulation import Emulation
-from orchestrator.gate import Door
 from orchestrator.history import Event, History
-from orchestrator.limits import Limits
 from orchestrator.listener import Listener
-from orchestrator.netns import NetnsFleet
 from orchestrator.plan import make_plan, plan_bytes
 from orchestrator.preparation import Preparation
 from orchestrator.report import report
@@ -47,6 +43,8 @@ def main(options: argparse.Namespace) -> int:
     say = nothing if options.json else tell
     say(f"{plan.scenario}: {plan.summary}")
     say(f"seed {plan.seed}; everything about this run is written to {listing.shown(directory.path)}")
+    chosen = driver.choose(options.driver, plan, say)
+    placed = chosen.place(plan, say)
     # Asked to end, by `shoal down` or a service manager, it ends in order as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
@@ -55,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
         secret_folder() as hidden,
     ):
         registration.add(secrets=str(hidden))
-        run = Run(plan, scenario, directory, hidden, say, registration, is_verbose=options.verbose)
+        run = Run(chosen, placed, scenario, directory, hidden, say, registration, is_verbose=options.verbose)
         try:
             run.go(options.keep)
         finally:
@@ -79,6 +77,7 @@ class Run:
 
     def __init__(
         self,
+        driver: Driver,
         plan: Plan,
         scenario: Scenario,
         directory: RunDirectory,
@@ -91,7 +90,8 @@ class Run:
         self.plan, self.directory, self.hidden, self.say = plan, directory, hidden, say
         self.registration = registration
         self.history = History(directory.path / "history.jsonl", self._tell_event if is_verbose else None)
-        self.limits = Limits(plan.nodes, hidden.name)
+        self._driver = driver
+        self._fleet: Fleet | None = None
         self.counters: harvest.Counters = {}
         self.binding: dict[str, Any] = {}
         self.outcome: dict[str, Any] = {}
@@ -107,8 +107,8 @@ class Run:
 
     def _heard(self, event: Event) -> None:
         """A node that is ready keeps to the limits of its class from now on."""
-        if event["kind"] in ("trainer_ready", "all_ready"):
-            self.limits.begin(event["node"])
+        if event["kind"] in ("trainer_ready", "all_ready") and self._fleet is not None:
+            self._fleet.limits.begin(event["node"])
         self._emulation.heard(event)
 
     def _tell_event(self, event: Event) -> None:
@@ -125,8 +125,8 @@ class Run:
             with full_disk_told(), full_nodes_told(self.hidden / node.name for node in self.plan.nodes):
                 self.directory.write("facts.json", facts.host_facts())
                 try:
-                    with Box.open() as box:
-                        self._in_box(box, keep)
+                    with self._driver.open(self._job()) as fleet:
+                        self._with_fleet(fleet, keep)
                 finally:
                     self._listener.end()
         except ShoalError as err:
@@ -142,36 +142,34 @@ class Run:
         finally:
             harvest.logs(self.plan, self.hidden, self.directory.path)
 
-    def _in_box(self, box: Box, keep: bool) -> None:
-        self._fleet = fleet = NetnsFleet(
-            box,
+    def _job(self) -> Job:
+        return Job(
+            self.directory.id,
             self.plan,
+            self.directory.path,
             self.hidden,
             self._logs,
+            self.say,
+            self.registration,
             self._node_ended,
-            self.limits,
-            zygote_ended=lambda name, status: self._node_ended(name, status, "zygote"),
         )
-        self.registration.add(init=box.init, in_user_namespace=box.in_user_namespace)
-        self._emulation.bind(box, self.hidden)
-        fleet.begin_zygote()
-        # Outside of the box, and while the zygote imports: neither waits for the other.
+
+    def _with_fleet(self, fleet: Fleet, keep: bool) -> None:
+        self._fleet = fleet
+        self._emulation.bind(fleet.try_links)
+        fleet.begin()
         self.say("preparing the data, the daemons and the identities")
         data = self._preparation.data()
-        self._bind(data, self._preparation.nodes(data))
+        self._bind(fleet, data, self._preparation.nodes(data, fleet.prepare))
         self.say(f"starting {len(self.plan.nodes)} nodes")
-        fleet.build_network()
-        fleet.start_gate()
-        fleet.wait_zygote()
+        fleet.build()
         with ExitStack() as ending:
             self._listener.start(self._poll)
             ending.callback(self._listener.leave)
             ending.callback(fleet.leave)
-            door = self._start_prometheus()
-            ending.callback(door.close)
-            for node in self.plan.nodes:
-                fleet.start_node(node.name, self.hidden / f"{node.name}.json")
-            self.say(f"watch it: {door.url} (Prometheus, while the run lasts)")
+            fleet.start(prometheus.configuration(self.plan))
+            for name, url in fleet.pages().items():
+                self.say(f"watch it: {url} ({name}, while the run lasts)")
             ending.callback(self._emulation.leave)
             self._vigil.wait_ipfs()
             self._vigil.watch_rounds()
@@ -183,16 +181,20 @@ class Run:
                 self.say("the fleet is kept; Ctrl-C ends it")
                 wait_interrupt()
 
-    def _bind(self, data: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-        prepared, emulation = self._preparation, self._emulation
+    def _bind(self, fleet: Fleet, data: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+        prepared, emulation, network = self._preparation, self._emulation, self.plan.network
         ground = Ground(
             self.directory.id,
             self.hidden,
-            self._task_file,
+            fleet.task(self._task_file),
             prepared.data_folder,
             data,
             made,
-            self.limits.said(),
+            fleet.limits.said(),
+            fleet.secrets,
+            self._driver.name,
+            fleet.facts(),
+            {"data": network.data_subnet, "ctl": network.ctl_subnet},
             emulation.engine,
             emulation.probed,
         )
@@ -203,7 +205,8 @@ class Run:
             (self.hidden / f"{node.name}.json").write_text(json.dumps(to_json(told)))
 
     def _poll(self, name: str, path: str) -> tuple[bytes, Mapping[str, str]]:
-        return self._fleet.get(name, AGENT_PORT, path, self._authorized(), POLL_TIMEOUT_S)
+        assert self._fleet is not None
+        return self._fleet.ask(name, "GET", path, None, self._authorized(), POLL_TIMEOUT_S)
 
     def _call(
         self, name: str, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float
@@ -211,20 +214,13 @@ class Run:
         """Ask an agent; ShoalError when it does not answer, or refuses."""
         text = json.dumps(body).encode() if body is not None else None
         headers = {**self._authorized(), "Content-Type": "application/json"}
-        answer, _ = self._fleet.ask(name, AGENT_PORT, method, path, text, headers, timeout_s)
+        assert self._fleet is not None
+        answer, _ = self._fleet.ask(name, method, path, text, headers, timeout_s)
         found: Mapping[str, Any] = json.loads(answer or b"{}")
         return found
 
     def _authorized(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._preparation.token}"}
-
-    def _start_prometheus(self) -> Door:
-        folder = self.hidden / "prometheus"
-        folder.mkdir()
-        file = folder / "prometheus.yml"
-        file.write_text(prometheus.configuration(self.plan))
-        self._fleet.start_prometheus(prometheus.argv(prometheus.find(), file, folder / "data"))
-        return Door(self._fleet.gate, "127.0.0.1", PROMETHEUS_PORT)
 
     def _node_ended(self, name: str, status: int, part: str = "node") -> None:
         """A node whose first process, or what forked that, was killed, or found no room, cannot tell it."""
@@ -236,7 +232,6 @@ class Run:
         self.history.add({"kind": "part_ended", **at, "part": part, "status": status, "expected": False})
 
     def finish(self) -> None:
-        self.limits.close()
         self._finish_files()
         self.history.close()
 
@@ -252,11 +247,11 @@ class Run:
         found = {
             "scenario": self.plan.scenario,
             "run": self.directory.id,
-            "driver": "netns",
+            "driver": self._driver.name,
             "ipfs_engine": engines_said(self.binding),
             "delay_engine": self._emulation.engine,
             "transport": self.plan.network.transport,
-            "limits": self.limits.said(),
+            "limits": self._fleet.limits.said() if self._fleet is not None else None,
             "seed": self.plan.seed,
             "synthetic_data": self.binding.get("data", {}).get("synthetic"),
             # Of a run that did not end nobody knows.

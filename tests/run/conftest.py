@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from orchestrator.driver import ENV_DRIVER
 from tests.run.place import Place
+
+# These look into the box, and want none of the Docker engines that may be here.
+os.environ[ENV_DRIVER] = "netns"
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def environment(folder: Path) -> list[str]:
         f"PYTHONPATH={TOP}{os.pathsep}{packages}",
         "PYTHONDONTWRITEBYTECODE=1",
         f"SHOAL_IPFSD={built}",
+        "SHOAL_DRIVER=netns",
     ]
 
 
