@@ -21,6 +21,7 @@ from node.links.tree import DATA, IFB
 
 COMMAND_S: Final = 20.0
 DISCARD_PORT: Final = 9
+AVAILABLE: Final = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 
 class Kernel:
@@ -79,9 +80,12 @@ class Kernel:
         try:
             self.run(["ip", "-batch", "-"], input_text=f"{segments}\n{route}\n")
         except HostError as error:
+            known = AVAILABLE.read_text().split()
+            if algorithm in known:
+                raise HostError(f"the way to {subnet} cannot be set: {error.message}") from error
             raise HostError(
-                f"the congestion control {algorithm} cannot be set: {error.message}",
-                "choose one of those in /proc/sys/net/ipv4/tcp_available_congestion_control",
+                f"there is no congestion control {algorithm} in this kernel: {error.message}",
+                f"choose one of those that are loaded: {', '.join(known)}",
             ) from error
 
     def congestion_control(self, peer_address: str) -> str:

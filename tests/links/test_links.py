@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from node.contract import UsageError
+from node.contract import HostError, UsageError
 from node.contract.links import Cut, CutDone, PeerLinks, Shape, TracePoint
 from node.links.owner import Links
-from tests.links.sides import FREE, IS_SLOW, NONCE, Side, bit_s, goodput, is_soon, put, table
+from tests.links.sides import FREE, IS_SLOW, NONCE, SUBNET, Side, bit_s, goodput, is_soon, put, table
 
 
 def test_a_table_is_in_force_as_asked(sides: tuple[Side, Side, Side]) -> None:
@@ -230,6 +230,23 @@ def test_what_no_engine_was_chosen_for_is_refused(sides: tuple[Side, Side, Side]
     with pytest.raises(UsageError, match="no engine"):
         a.call(links.apply, table(a, {b: (FREE, Shape(latency_ms=5))}))
     assert links.table is None
+
+
+@pytest.mark.parametrize(
+    ("address", "algorithm", "said", "cure"),
+    [
+        (None, "nonesuch", "no congestion control nonesuch", "cubic"),
+        ("10.99.0.1", "cubic", "the way to", ""),
+    ],
+)
+def test_a_way_that_cannot_be_set_is_told_with_its_cause(
+    sides: tuple[Side, Side, Side], address: str | None, algorithm: str, said: str, cure: str
+) -> None:
+    side = sides[0]
+    with pytest.raises(HostError, match=said) as told:
+        side.call(side.links.kernel.set_way, SUBNET, address or side.address, algorithm)
+    assert cure in told.value.hint
+    assert bool(cure) == bool(told.value.hint)
 
 
 def test_many_peers_are_applied_soon(sides: tuple[Side, Side, Side]) -> None:
