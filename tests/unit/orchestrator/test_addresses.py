@@ -8,11 +8,17 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from node.contract import HostError
+from node.contract.plan import Plan
 from node.contract.schema import to_json
+from orchestrator import listing
 from orchestrator.addresses import placed, readdress, reserved
-from tests.unit.orchestrator.test_schedule import plan_of
+from orchestrator.plan import make_plan
 
 DATA, CTL = IPv4Network("10.80.0.0/22"), IPv4Network("10.80.4.0/22")
+
+
+def plan_of() -> Plan:
+    return make_plan(listing.load("partition"))
 
 
 def test_a_plan_with_nothing_in_its_way_stays_as_it_is() -> None:
