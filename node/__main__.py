@@ -37,10 +37,15 @@ def read_settings(file: Path) -> NodeSettings:
         raise UsageError(f"{file}: {error.message}", error.hint or cure) from error
 
 
-def run(settings: NodeSettings, parts: Sequence[str] | None = None, groups: Sequence[Group] = ()) -> int:
-    """Run the parts of these names, by default all, to their end."""
+def run(
+    settings: NodeSettings,
+    parts: Sequence[str] | None = None,
+    groups: Sequence[Group] = (),
+    orders: Path | None = None,
+) -> int:
+    """Run the parts of these names, by default all, to their end; `orders` is where somebody may meddle."""
     names = ["agent", "ipfs", *settings.roles] if parts is None else parts
-    return supervise(parts_of(settings, names), events_of(settings), groups)
+    return supervise(parts_of(settings, names), events_of(settings), groups, orders)
 
 
 def wait_links(settings: NodeSettings, timeout_s: float = LINKS_S) -> None:

@@ -46,6 +46,20 @@ class Part(ABC):
     def stop(self, signals: Signals, /) -> int:
         """End it, by force at last; its exit status."""
 
+    def kill(self) -> int:
+        """End it at once; its exit status, whatever it is doing."""
+        assert self.id is not None
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and was reaped
+            descriptor = os.pidfd_open(self.id.pid)
+            try:
+                self.id.signal(signal.SIGKILL)
+                select.select([descriptor], [], [], KILL_S)
+            finally:
+                os.close(descriptor)
+        if (status := self.poll()) is None:
+            raise ShoalError(f"part {self.name}, process {self.id.pid}, does not die of SIGKILL")
+        return status
+
     def last_words(self) -> str:
         """What it said before it ended, where it does not tell events itself."""
         return ""
@@ -66,6 +80,7 @@ class Forked(Part):
         self._status: int | None = None
 
     def start(self) -> ProcessId:
+        self._status = None
         self.id = fork(self._tell_failure, log=self._log)
         return self.id
 
@@ -113,7 +128,6 @@ class Agent(Forked):
         self.restarts_left = AGENT_RESTARTS
 
     def start(self) -> ProcessId:
-        self._status = None
         self._forget()
         self._ready, self._tells = os.pipe()
         try:

@@ -45,6 +45,14 @@ class ProcessId:
             return False
         return start_ticks == self.start_ticks and state not in "ZX"
 
+    def is_stopped(self) -> bool:
+        """Whether it was stopped by a signal, and not continued yet."""
+        try:
+            state, start_ticks = _stat(self.pid)
+        except ProcessLookupError:
+            return False
+        return start_ticks == self.start_ticks and state == "T"
+
     def signal(self, number: signal.Signals) -> bool:
         """Signal this very process; False when it is gone."""
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,10 +20,13 @@ from node.fork import Signals
 from node.ipfs.config import Peer, Settings
 from node.ipfs.daemon import Daemon
 from node.ipfs.engine import EMBEDDED, KUBO, Engine
+from node.orders import Orders, Verb
 from node.part import Agent, Forked, Ipfs, Part
 
 ENDING: Final = {signal.SIGTERM, signal.SIGINT}
 LINKS_S: Final = 60.0
+WHOLE: Final = "node"  # in orders, for all parts
+SIGNALS: Final = {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}
 
 
 def daemon_of(settings: NodeSettings) -> Daemon:
@@ -61,39 +67,85 @@ def events_of(settings: NodeSettings) -> Events:
     return Events(Path(settings.folder) / EVENTS_FILE, settings.name)
 
 
-def supervise(parts: Sequence[Part], events: Events, groups: Sequence[Group] = ()) -> int:
+def supervise(
+    parts: Sequence[Part], events: Events, groups: Sequence[Group] = (), orders: Path | None = None
+) -> int:
     """Run parts until SIGTERM, or until all have ended; 0, or the first failure's status.
 
-    All but the agent belong to the control groups, which limit them.
+    All but the agent belong to the control groups, which limit them. With `orders` there is a socket of that
+    name, where somebody may kill, pause and start parts; what he has killed is waited for.
     """
-    return _Supervisor(parts, events, groups).run()
+    return _Supervisor(parts, events, groups, orders).run()
 
 
 class _Supervisor:
-    def __init__(self, parts: Sequence[Part], events: Events, groups: Sequence[Group]) -> None:
+    def __init__(
+        self, parts: Sequence[Part], events: Events, groups: Sequence[Group], orders: Path | None
+    ) -> None:
         self._groups = groups
+        self._parts = {part.name: part for part in parts}
         self._waiting = list(parts)
         self._running: list[Part] = []
+        self._killed: list[Part] = []  # by order, and not started since
+        self._orders = orders
         self._events = events
         self._failure = 0
 
     def run(self) -> int:
-        with Signals(*ENDING, signal.SIGCHLD) as signals:
+        with Signals(*ENDING, signal.SIGCHLD) as signals, ExitStack() as open_things:
+            orders = open_things.enter_context(Orders(self._orders)) if self._orders is not None else None
             try:
                 came: set[int] = set()
                 while self._waiting and not came & ENDING:
                     self._start(self._waiting.pop(0), signals)
                     came |= signals.wait(0)
-                while self._running and not came & ENDING:
+                while (self._running or self._killed) and not came & ENDING:
                     self._notice_ends(restarts=True)
-                    if self._running:
-                        came |= signals.wait(None)
+                    if self._running or self._killed:
+                        came |= self._wait(signals, orders)
             finally:
                 self._notice_ends(restarts=False)
+                for part in self._running:
+                    _signal(part, signal.SIGCONT)  # one that is paused hears no SIGTERM
                 # Roles before the daemon that they use, and last whoever tells of it all.
                 for part in sorted(self._running, key=_ending_rank):
                     self._told_end(part, part.stop(signals), expected=True)
         return self._failure
+
+    def _wait(self, signals: Signals, orders: Orders | None) -> set[int]:
+        """Until a signal or an order has come; the order is obeyed."""
+        if orders is None:
+            return signals.wait(None)
+        if orders in select.select([signals, orders], [], [])[0]:
+            orders.serve(self._obey)
+        return signals.wait(0)
+
+    def _obey(self, verb: Verb, name: str) -> str:
+        """Do it to a part, or to all of them: `node`; what has become of it."""
+        if name != WHOLE and name not in self._parts:
+            raise UsageError(f"there is no part {name!r}, only {', '.join(self._parts)}")
+        if (verb, name) == ("kill", WHOLE):
+            os.kill(os.getpid(), signal.SIGKILL)  # all parts end with their parent, and nobody tells of it
+        chosen = list(self._parts.values()) if name == WHOLE else [self._parts[name]]
+        for part in chosen:
+            if verb == "kill" and part in self._running:
+                self._running.remove(part)
+                self._killed.append(part)
+                self._told_end(part, part.kill(), expected=True)
+            elif verb == "start" and part in self._killed:
+                self._killed.remove(part)
+                self._start(part)
+                if part not in self._running:
+                    raise ShoalError(f"{part.name} could not be started; see its log")
+            elif verb in SIGNALS and part in self._running:
+                _signal(part, SIGNALS[verb])
+        states = {self._state(part) for part in chosen}
+        return next(state for state in ("running", "paused", "ended") if state in states)
+
+    def _state(self, part: Part) -> str:
+        if part not in self._running or part.id is None:
+            return "ended"
+        return "paused" if part.id.is_stopped() else "running"
 
     def _start(self, part: Part, signals: Signals | None = None) -> None:
         """Start a part; with signals also wait until those that come after it may."""
@@ -131,6 +183,11 @@ class _Supervisor:
                 message = f"{part.name} ended with {status}; its log ends:\n{words}"
                 self._events.write("failed", part=part.name, message=message, hint=f"see {part.name}.log")
         self._events.write("part_ended", part=part.name, status=status, expected=expected)
+
+
+def _signal(part: Part, number: signal.Signals) -> None:
+    if part.id is not None:
+        part.id.signal(number)
 
 
 def _ending_rank(part: Part) -> int:

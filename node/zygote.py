@@ -31,7 +31,7 @@ from node.__main__ import read_settings, run
 from node.cgroup import Group
 from node.contract import ShoalError, UsageError
 from node.contract.schema import from_json
-from node.contract.settings import NodeSettings
+from node.contract.settings import ORDERS_SOCKET, NodeSettings
 from node.fork import Signals, exit_status, fork
 from node.process import ProcessId
 
@@ -165,7 +165,7 @@ def run_node(request: Request, settings: NodeSettings) -> int:
     """In the forked child: enter the node, then run it as `python -m node` does."""
     if request.node is not None:
         namespace.enter(request.node)
-    return run(settings, request.parts, request.groups)
+    return run(settings, request.parts, request.groups, Path(settings.folder) / ORDERS_SOCKET)
 
 
 @contextmanager

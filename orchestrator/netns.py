@@ -57,6 +57,9 @@ class NetnsFleet:
         self._zygote: socket.socket | None = None
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self._forked: set[str] = set()
+        self._forking = threading.Lock()  # the zygote answers in the order in which it is asked
+        self._told = threading.Condition()  # held while it is changed who is forked
+        self._expected: set[str] = set()  # nodes that are to end
         # More daemons than cores: more threads in each would only look for work and find none.
         self._threads = max(1, (os.cpu_count() or 1) // len(plan.nodes))
         self._leaving = threading.Event()
@@ -123,6 +126,14 @@ class NetnsFleet:
             raise ShoalError("the zygote was not started", "this is a mistake of ours")
         groups = self._limits.groups(name) if self._limits else []
         asked = {"settings": str(settings), "node": name, "groups": groups, "parts": parts}
+        with self._forking:
+            answer = self._ask_zygote(name, asked)
+            with self._told:
+                self._forked.add(name)
+        return answer
+
+    def _ask_zygote(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._zygote is not None
         try:
             self._zygote.sendall((json.dumps(asked) + "\n").encode())
         except OSError as error:
@@ -133,8 +144,22 @@ class NetnsFleet:
             raise ShoalError(f"node {name} was not forked; {self._tail('zygote')}") from None
         if "error" in answer:
             raise ShoalError(f"node {name} was not forked: {answer['error']}")
-        self._forked.add(name)
         return answer
+
+    def is_forked(self, name: str) -> bool:
+        """Whether the node's first process lives, as far as the zygote has told."""
+        with self._told:
+            return name in self._forked
+
+    def expect_end(self, name: str) -> None:
+        """The node is about to end, and is not lost by that."""
+        with self._told:
+            self._expected.add(name)
+
+    def wait_ended(self, name: str, timeout_s: float) -> bool:
+        """Until the node's first process has ended; whether it has."""
+        with self._told:
+            return self._told.wait_for(lambda: name not in self._forked, timeout_s)
 
     def leave(self) -> None:
         """What ends from now on ends because the box does."""
@@ -167,8 +192,13 @@ class NetnsFleet:
         for line in stream:
             said = json.loads(line)
             if "exited" in said:
-                self._forked.discard(said["exited"])
-                self._node_ended(said["exited"], said["status"])
+                with self._told:
+                    was_expected = said["exited"] in self._expected
+                    self._expected.discard(said["exited"])
+                    self._forked.discard(said["exited"])
+                    self._told.notify_all()
+                if not was_expected:
+                    self._node_ended(said["exited"], said["status"])
             else:
                 self._answers.put(said)
         self._answers.put({"error": f"the zygote has ended; {self._tail('zygote')}"})

@@ -17,6 +17,7 @@ PROMETHEUS_PORT = 9090
 PROTOCOL = "/x/shoal/round/1"  # the tunnel that trainers ask the aggregator through
 
 EVENTS_FILE = "events.jsonl"  # in the node's folder; appended by roles, served by the agent
+ORDERS_SOCKET = "orders"  # in the node's folder: faults kill, pause and start its parts; see node/orders.py
 RELEASE_FILE = "release"  # in the node's folder, written by the agent: up to which round may be opened
 
 

@@ -15,12 +15,34 @@ from node.contract.plan import FaultPlan, LinkPlan
 from orchestrator.partitions import Deaf
 
 Phase = Literal["start", "heal"]
+PartState = Literal["running", "paused", "ended"]
 LEAD_S: Final = 0.3  # for agents to get ready for the common instant
 LEAD_PER_NODE_S: Final = 0.005
 MOST_THREADS: Final = 64
 
 
-class Fleet(Protocol):
+class PartControl(Protocol):
+    """What a driver can do to a node's parts: agent, ipfs, trainer, aggregator, or all at once: `node`.
+
+    Each call is bounded, and raises ShoalError when it was not done. What has ended, or runs, already is no error.
+    """
+
+    def kill(self, node: str, part: str) -> None:
+        """SIGKILL; it has ended when this returns, and stays so until `start`."""
+
+    def pause(self, node: str, part: str) -> None:
+        """It does nothing any more, and keeps all that it has."""
+
+    def resume(self, node: str, part: str) -> None:
+        """It goes on where it was paused."""
+
+    def start(self, node: str, part: str) -> None:
+        """Start what was killed, as it was started first; it need not work yet when this returns."""
+
+    def state(self, node: str, part: str) -> PartState: ...
+
+
+class Fleet(PartControl, Protocol):
     """What a fault may do; each call is bounded, and raises ShoalError when the node did not do it.
 
     Instants are mono_ns of the orchestrator's clock, both ways.
