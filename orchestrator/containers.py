@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from docker import DockerClient
 from docker.models.containers import Container
@@ -22,9 +22,6 @@ RUN: Final = "shoal.run"  # the run's ID, for people: runs that began in the sam
 FLEET: Final = "shoal.fleet"  # the name of its folder of secrets, which no other run has
 NODE: Final = "shoal.node"
 PART: Final = "shoal.part"
-
-State = Literal["running", "paused", "ended"]
-STATES: Final[Mapping[str, State]] = {"running": "running", "paused": "paused"}
 
 POLL_S: Final = 0.2
 REMOVE_S: Final = 60.0
@@ -67,7 +64,7 @@ class Usage:
 
 
 class Containers:
-    """A run's containers, networks and volumes; it acts on parts as a fault may ask."""
+    """A run's containers, networks and volumes."""
 
     def __init__(self, client: DockerClient, run: str, fleet: str) -> None:
         self._client, self.run, self.fleet = client, run, fleet
@@ -114,30 +111,9 @@ class Containers:
             stream = self._client.events(decode=True, filters=filters)
         return Watch(stream, heard)
 
-    def kill(self, node: str, part: str) -> None:
-        """SIGKILL."""
-        with told(f"{node}-{part}"):
-            self._one(node, part).kill()
-
-    def pause(self, node: str, part: str) -> None:
-        with told(f"{node}-{part}"):
-            self._one(node, part).pause()
-
-    def resume(self, node: str, part: str) -> None:
-        with told(f"{node}-{part}"):
-            self._one(node, part).unpause()
-
-    def start(self, node: str, part: str) -> None:
-        """Start one again that has ended."""
-        with told(f"{node}-{part}"):
-            self._one(node, part).start()
-
-    def state(self, node: str, part: str) -> State:
-        return STATES.get(self._one(node, part).status, "ended")
-
     def usage(self, node: str, part: str) -> Usage:
         with told(f"{node}-{part}"):
-            stats = self._one(node, part).stats(stream=False, one_shot=True)
+            stats = self.one(node, part).stats(stream=False, one_shot=True)
         return usage(cast("Mapping[str, Any]", stats))  # of a stream there is no question
 
     def limit(
@@ -150,15 +126,15 @@ class Containers:
         if memory_bytes is not None:
             asked |= {"mem_limit": memory_bytes, "memswap_limit": memory_bytes}
         with told(f"{node}-{part}"):
-            self._one(node, part).update(**asked)
+            self.one(node, part).update(**asked)
 
     def tail(self, node: str, part: str, lines: int = TAIL_LINES) -> str:
         """The last lines that it said."""
-        return self._tail(self._one(node, part), lines)
+        return self._tail(self.one(node, part), lines)
 
     def pid(self, node: str, part: str) -> int:
         """Its first process, as the engine's host counts; 0 when it has none."""
-        return int(self._inspect(self._one(node, part).id or "")["State"]["Pid"])
+        return int(self._inspect(self.one(node, part).id or "")["State"]["Pid"])
 
     def remove(self, timeout_s: float = REMOVE_S) -> None:
         """Everything of this run, by force; what is gone already is no error, what stays is one."""
@@ -203,11 +179,20 @@ class Containers:
             # Sparse: one question for all, instead of one more for each.
             return self._client.containers.list(all=True, sparse=True, filters={"label": wanted})
 
-    def _one(self, node: str, part: str) -> Container:
+    def one(self, node: str, part: str) -> Container:
+        """The container of a part."""
         found = self._found({NODE: node, PART: part})
         if len(found) != 1:
             raise ShoalError(f"run {self.run} has {len(found)} containers of {node}-{part}, not one")
         return found[0]
+
+    def of(self, node: str) -> Sequence[Container]:
+        """All of a node's."""
+        return self._found({NODE: node})
+
+    def again(self, container: Container) -> Container:
+        """The same one as it is now."""
+        return self.one(seen(container).node, seen(container).part)
 
     def _inspect(self, container: str) -> Mapping[str, Any]:
         with told(container):

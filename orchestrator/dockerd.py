@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import docker
 import requests
@@ -18,6 +19,41 @@ DEFAULT_URL: Final = "unix:///var/run/docker.sock"
 UNIX: Final = "unix://"
 KNOCK_S: Final = 10.0
 WITHOUT: Final = "or without Docker: --driver netns"
+
+NOT_ALLOWED: Final = "sudo usermod --append --groups docker $USER, and log in again"
+# What it says, what that means, and what cures it.
+KNOWN: Final = (
+    (
+        "no space left on device",
+        "The Docker engine has no room on its disk",
+        "see what takes it: docker system df; remove what is not used: docker system prune",
+    ),
+    (
+        "[Pp]ool overlaps|non-overlapping IPv4|invalid pool request",
+        "Another network has just taken the run's subnet, or all subnets are taken",
+        "run it again, and another one is chosen; remove networks that nobody uses: docker network prune",
+    ),
+    (
+        "[Nn]o such image|pull access denied|manifest unknown",
+        "The Docker engine lacks an image",
+        "make it: make images",
+    ),
+    (
+        "port is already allocated|address already in use",
+        "Another program listens where the run publishes a page",
+        "run it again; see who it is: ss --listening --tcp --processes",
+    ),
+    (
+        "[Pp]ermission denied.*docker",
+        "This user may not speak to the Docker engine",
+        f"{NOT_ALLOWED}; {WITHOUT}",
+    ),
+    (
+        "Cannot connect to the Docker daemon",
+        "The Docker engine does not answer",
+        f"see whether it runs: docker info; {WITHOUT}",
+    ),
+)
 
 
 def connect(url: str | None = None) -> docker.DockerClient:
@@ -47,7 +83,7 @@ def knock(path: str) -> None:
         except PermissionError as error:
             raise HostError(
                 f"This user may not speak to the Docker engine at {path}.",
-                f"sudo usermod --append --groups docker $USER, and log in again; {WITHOUT}",
+                f"{NOT_ALLOWED}; {WITHOUT}",
             ) from error
         except OSError as error:
             raise HostError(
@@ -68,6 +104,29 @@ def networks(client: docker.DockerClient) -> dict[str, str]:
     return taken
 
 
+def facts(client: docker.DockerClient, images: Collection[str]) -> dict[str, Any]:
+    """What of the engine a reader of the results needs to know; an image is named by what is in it."""
+    with told("its facts"):
+        info = client.info()
+        found = {name: client.images.get(name) for name in images}
+    return {
+        "engine": info["ServerVersion"],
+        "api": client.api.api_version,
+        "storage_driver": info["Driver"],
+        "cgroup_version": info.get("CgroupVersion", "1"),  # engines before 20.10 knew one only
+        "cgroup_driver": info["CgroupDriver"],
+        "runtime": info["DefaultRuntime"],
+        "security": info["SecurityOptions"],
+        "operating_system": info["OperatingSystem"],
+        "kernel": info["KernelVersion"],
+        "images": {
+            # Its own digest is of this engine's copy; that of the registry, where it has one, is everybody's.
+            name: {"id": image.id, "digests": image.attrs.get("RepoDigests") or []}
+            for name, image in sorted(found.items())
+        },
+    }
+
+
 @contextmanager
 def gone_is_fine() -> Iterator[None]:
     """In clean-up somebody else may be faster, or at it; whether it is gone is seen afterwards."""
@@ -84,15 +143,17 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        said = str(error.explanation or error)
-        if "no space left on device" in said:
-            raise HostError(
-                f"The Docker engine has no room on its disk: {said}",
-                "see what takes it: docker system df; remove what is not used: docker system prune",
-            ) from error
-        raise ShoalError(f"Docker refused ({what}): {said}") from error
+        raise complaint(str(error.explanation or error), f"Docker refused ({what})") from error
     except (DockerException, requests.exceptions.RequestException) as error:
         raise HostError(
             f"The Docker engine does not answer ({what}): {error}",
             f"see whether it runs: docker info; {WITHOUT}",
         ) from error
+
+
+def complaint(said: str, began: str) -> ShoalError:
+    """What the engine or Compose said, with the cure where there is one that we know."""
+    for pattern, message, cure in KNOWN:
+        if re.search(pattern, said):
+            return HostError(f"{message}: {said}", cure)
+    return ShoalError(f"{began}: {said}")

@@ -12,6 +12,7 @@ from docker.errors import APIError
 
 from node.contract import HostError, ShoalError
 from orchestrator import containers, dockerd
+from orchestrator.container_parts import ContainerParts
 from orchestrator.containers import NODE, PART, Containers, Death, Usage
 from tests.unit.orchestrator.fake_engine import FakeContainer, FakeEngine, refusal
 
@@ -47,9 +48,11 @@ def test_a_part_is_what_its_label_says_and_there_is_one(engine: FakeEngine, mine
     part(engine, mine, "w01", "ipfs", status="paused")
     part(engine, mine, "w01", "agent", status="exited")
     part(engine, mine, "w02", "ipfs", status="running")
-    assert [mine.state("w01", "ipfs"), mine.state("w01", "agent")] == ["paused", "ended"]
+    parts = ContainerParts(mine)
+    assert [parts.state("w01", "ipfs"), parts.state("w01", "agent")] == ["paused", "ended"]
+    assert parts.state("w01", "node") == "paused"  # its last part has not ended
     with pytest.raises(ShoalError, match="run tiny-1 has 0 containers of w02-agent, not one"):
-        mine.state("w02", "agent")
+        parts.state("w02", "agent")
 
 
 def test_one_that_has_ended_is_told_with_its_last_words(engine: FakeEngine, mine: Containers) -> None:
@@ -158,6 +161,11 @@ def test_subnets_are_told_with_their_networks(engine: FakeEngine) -> None:
             HostError,
             "no room on its disk(.|\n)*docker system df",
         ),
+        (
+            refusal(404, "No such image: shoal-node:x"),
+            HostError,
+            "lacks an image: .*shoal-node:x\n.*make images",
+        ),
         (requests.exceptions.ReadTimeout("late"), HostError, "does not answer(.|\n)*docker info"),
     ],
 )
@@ -166,6 +174,27 @@ def test_what_the_engine_refuses_is_told_with_its_cure(
 ) -> None:
     with pytest.raises(kind, match=said), dockerd.told("w01-ipfs"):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [  # as Compose 2.40 and engine 20.10 say it
+        ("failed to create network x: Error response from daemon: Pool overlaps with other one on this address space", "docker network prune"),
+        ("Bind for 127.0.0.1:9090 failed: port is already allocated", "run it again; see who"),
+        ("permission denied while trying to connect to the Docker daemon socket", "groups docker"),
+        ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", "docker info"),
+    ],
+)  # fmt: skip
+def test_what_compose_says_has_its_cure(said: str, cure: str) -> None:
+    found = dockerd.complaint(said, "Compose failed")
+    assert isinstance(found, HostError)
+    assert said in found.message
+    assert cure in found.hint
+
+
+def test_what_is_not_known_is_told_as_it_was_said() -> None:
+    found = dockerd.complaint("bananas", "Compose failed")
+    assert (type(found), found.message) == (ShoalError, "Compose failed: bananas")
 
 
 def test_no_engine_and_no_right_to_speak_to_it_are_told_apart(
