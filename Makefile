@@ -1,6 +1,6 @@
 # Thin on purpose: what a target does stands in one file, named in its command.
 PYTHON := $(CURDIR)/.venv/bin/python
-SOURCES := orchestrator node aggregator tests
+SOURCES := orchestrator node aggregator dashboards tests
 IN_BOX := $(PYTHON) -m orchestrator.box run --
 
 .DEFAULT_GOAL := help

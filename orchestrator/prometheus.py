@@ -42,8 +42,7 @@ def find() -> Prometheus:
 
 def configuration(plan: Plan) -> str:
     """What Prometheus is told: each node's agent, by its address on `ctl`."""
-    count = len(plan.nodes)
-    interval = next((every for most, every in SCRAPE_EVERY if count <= most), SCRAPE_SELDOM)
+    interval = scrape_interval(len(plan.nodes))
     scrape = {
         "job_name": JOB,
         "metrics_path": "/metrics",
@@ -54,6 +53,11 @@ def configuration(plan: Plan) -> str:
     }
     timing = {"scrape_interval": interval, "scrape_timeout": interval}
     return yaml.safe_dump({"global": timing, "scrape_configs": [scrape]}, sort_keys=False)
+
+
+def scrape_interval(nodes: int) -> str:
+    """How often each node of so large a fleet is scraped."""
+    return next((every for most, every in SCRAPE_EVERY if nodes <= most), SCRAPE_SELDOM)
 
 
 def argv(program: Prometheus, configuration_file: Path, data_folder: Path) -> list[str]:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-PACKAGES = ("node", "aggregator", "orchestrator")
+PACKAGES = ("node", "aggregator", "orchestrator", "dashboards")
 ALLOWED = {
     "node": {"node"},
     "aggregator": {"aggregator", "node"},
     "orchestrator": {"orchestrator", "node.contract", "node.links.table"},
+    "dashboards": {"dashboards", "node.contract"},
 }
 
 

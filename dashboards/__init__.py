@@ -1,0 +1,1 @@
+"""Grafana's dashboards, one for each question; `python -m dashboards` writes their JSON beside this file."""
