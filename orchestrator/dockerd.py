@@ -29,12 +29,12 @@ KNOWN: Final = (
         "see what takes it: docker system df; remove what is not used: docker system prune",
     ),
     (
-        "[Pp]ool overlaps|non-overlapping IPv4|invalid pool request",
+        "pool overlaps|non-overlapping IPv4|invalid pool request",
         "Another network has just taken the run's subnet, or all subnets are taken",
         "run it again, and another one is chosen; remove networks that nobody uses: docker network prune",
     ),
     (
-        "[Nn]o such image|pull access denied|manifest unknown",
+        "no such image|pull access denied|manifest unknown",
         "The Docker engine lacks an image",
         "make it: make images",
     ),
@@ -44,7 +44,7 @@ KNOWN: Final = (
         "run it again; see who it is: ss --listening --tcp --processes",
     ),
     (
-        "[Pp]ermission denied.*docker",
+        "permission denied.*docker",
         "This user may not speak to the Docker engine",
         f"{NOT_ALLOWED}; {WITHOUT}",
     ),
@@ -154,6 +154,6 @@ def told(what: str) -> Iterator[None]:
 def complaint(said: str, began: str) -> ShoalError:
     """What the engine or Compose said, with the cure where there is one that we know."""
     for pattern, message, cure in KNOWN:
-        if re.search(pattern, said):
+        if re.search(pattern, said, re.IGNORECASE):
             return HostError(f"{message}: {said}", cure)
     return ShoalError(f"{began}: {said}")
