@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from orchestrator.containers import Containers
 
 TOP: Final = Path(__file__).resolve().parent.parent
-IN_IMAGE: Final = Path("/opt/shoal")  # where the image has what TOP is here
 AGENT: Final = "agent"  # of a node's containers the one with all the tools, and the right to use them
 KILLED_END_S: Final = 10.0
 SIGNAL_S: Final = 30.0
@@ -103,7 +102,8 @@ class EngineFoothold:
         return ContainerWay(self.url, found[0].id)
 
     def program(self, file: Path) -> list[str]:
-        return ["python3", "-I", "-S", str(IN_IMAGE / file.relative_to(TOP))]
+        # By its module's name, which the image finds wherever it keeps our code.
+        return ["python3", "-m", ".".join(file.relative_to(TOP).with_suffix("").parts)]
 
     def remove(self) -> None:
         with self._containers() as mine:
