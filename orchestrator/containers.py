@@ -140,12 +140,16 @@ class Containers:
         """Everything of this run, by force; what is gone already is no error, what stays is one."""
         deadline = time.monotonic() + timeout_s
         pause = threading.Event()
+        empty_looks = 0
         while True:
             with told("what the run left"):
                 left = self._remove_once()
-            if not left:
+            empty_looks = 0 if left else empty_looks + 1
+            if (
+                empty_looks > 1
+            ):  # what the engine was just making for a killed Compose appears after the first
                 return
-            if time.monotonic() > deadline:
+            if left and time.monotonic() > deadline:
                 raise ShoalError(
                     f"these of run {self.run} cannot be removed: {', '.join(left)}",
                     f"see: docker ps --all --filter label={FLEET}={self.fleet}",

@@ -25,6 +25,7 @@ TOP: Final = Path(__file__).resolve().parent.parent
 AGENT: Final = "agent"  # of a node's containers the one with all the tools, and the right to use them
 KILLED_END_S: Final = 10.0
 SIGNAL_S: Final = 30.0
+NO_CONTEXT: Final = {"DOCKER_CONTEXT": ""}  # the engine is the run's, whatever the user has chosen since
 # Its PID is left where a second `docker exec` finds it: the first one passes no signals on.
 KNOWN: Final = 'echo $$ > "$0" && exec "$@"'
 TOLD: Final = 'kill -s "$1" "$(cat "$0")"'
@@ -87,6 +88,7 @@ class EngineFoothold:
     url: str
     run: str
     fleet: str
+    up: Identity | None = None  # Compose, while it brings the fleet up: it does not end with its caller
 
     def is_alive(self) -> bool:
         with self._containers() as mine:
@@ -106,6 +108,11 @@ class EngineFoothold:
         return ["python3", "-m", ".".join(file.relative_to(TOP).with_suffix("").parts)]
 
     def remove(self) -> None:
+        if self.up is not None and self.up.is_alive():
+            # First those whom it has started: a plugin of an old docker would go on without it.
+            for pid in (*process.children_of(self.up.pid), self.up.pid):
+                if (it := Identity.of(pid)) is not None:
+                    it.end(signal.SIGKILL, KILLED_END_S)
         with self._containers() as mine:
             mine.remove()
 
@@ -126,7 +133,7 @@ class ContainerWay:
 
     def become(self, argv: Sequence[str]) -> NoReturn:
         if sys.stdin.isatty() and sys.stdout.isatty():
-            process.become([*self._entry("--interactive", "--tty"), *argv], env={})
+            process.become([*self._entry("--interactive", "--tty"), *argv], env=NO_CONTEXT)
         sys.exit(self._supervise(argv))
 
     def start(
@@ -138,7 +145,7 @@ class ContainerWay:
         stderr: Stream = DEVNULL,
     ) -> Process:
         entry = self._entry("--interactive")
-        return process.start([*entry, *argv], stdin=stdin, stdout=stdout, stderr=stderr)
+        return process.start([*entry, *argv], stdin=stdin, stdout=stdout, stderr=stderr, env=NO_CONTEXT)
 
     def _supervise(self, argv: Sequence[str]) -> int:
         """Without a terminal nobody else passes Ctrl-C on to the command; its exit status."""
@@ -147,7 +154,7 @@ class ContainerWay:
         def pass_on(number: int, _: object) -> None:
             name = signal.Signals(number).name.removeprefix("SIG")
             tell = [*self._entry(), "sh", "-c", TOLD, pid_file, name]
-            process.run(tell, timeout_s=SIGNAL_S, check=False)  # it may have ended just now
+            process.run(tell, timeout_s=SIGNAL_S, check=False, env=NO_CONTEXT)  # it may have ended just now
 
         before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

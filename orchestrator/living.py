@@ -41,6 +41,7 @@ class Living:
     init: Identity | None = None  # of its box
     in_user_namespace: bool = False
     engine: str | None = None  # instead of a box: the URL of the Docker engine that has its containers
+    up: Identity | None = None  # what is bringing these up
 
     def is_alive(self) -> bool:
         return self.orchestrator.is_alive()
@@ -49,7 +50,7 @@ class Living:
     def foothold(self) -> Foothold | None:
         """What there is of its fleet."""
         if self.engine is not None and self.secrets is not None:
-            return EngineFoothold(self.engine, self.run, Path(self.secrets).name)
+            return EngineFoothold(self.engine, self.run, Path(self.secrets).name, self.up)
         return BoxFoothold(self.init, self.in_user_namespace) if self.init is not None else None
 
     def node(self, name: str) -> Way:
