@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Final
 
 from node.contract import HostError
 from node.contract.plan import Plan
 
 # Asked in this order: the plan's own neighbourhood first, since people know it, then other private ranges.
+ROUTES: Final = Path("/proc/net/route")
 RANGES: Final = (IPv4Network("10.64.0.0/10"), IPv4Network("10.128.0.0/9"), IPv4Network("172.16.0.0/12"))
 
 
@@ -41,6 +43,17 @@ def placed(plan: Plan, taken: Collection[IPv4Network]) -> Plan:
             "remove networks that nobody uses: docker network prune",
         )
     return readdress(plan, *free)
+
+
+def routes(text: str) -> list[IPv4Network]:
+    """Where the host knows the way to, but by default, from the text of /proc/net/route."""
+    found = []
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        address, mask = (int.from_bytes(bytes.fromhex(fields[n]), "little") for n in (1, 7))
+        if mask:
+            found.append(IPv4Network((address, mask.bit_count())))
+    return found
 
 
 def reserved(subnet: IPv4Network) -> tuple[IPv4Address, IPv4Address, IPv4Address]:

@@ -1,25 +1,291 @@
-"""The `compose` driver (being written)."""
+"""The `compose` driver: a fleet as containers, brought up by Docker Compose and looked after by the SDK."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib.util
+import json
+import os
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, Final
 
-from node.contract import HostError
+from node.contract import HostError, ShoalError
 from node.contract.plan import Plan
-from orchestrator.driver import DriverName, Fleet, Job, Say
+from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
+from orchestrator import addresses, compose_file, dockerd, errand, process, trunks
+from orchestrator.compose_file import GATE_PORT, SECRETS, Images, RealTime, Site
+from orchestrator.container_limits import ContainerLimits, part_limits
+from orchestrator.containers import Containers, Death
+from orchestrator.driver import Answer, DriverName, Job, Say
+from orchestrator.errand import Errand
+from orchestrator.gate import Gate, GateError
+from orchestrator.look import Look
+from orchestrator.preparation import write_secret
+from orchestrator.sharing import Owner
+
+UP_S: Final = 600.0
+UP_LOOK_S: Final = 2.0
+GATE_S: Final = 60.0
+GATE_LOOK_S: Final = 0.05
+SAID_LINES: Final = 6
+LOOPBACK: Final = "127.0.0.1"
 
 
 class ComposeDriver:
+    """Needs a Docker engine with Compose, of this host."""
+
     name: DriverName = "compose"
 
     def check(self, plan: Plan) -> None:
-        raise HostError("the compose driver is not there yet")
+        """HostError where it cannot carry this plan out, as far as that is known at once."""
+        if trunks.trunks(plan):
+            raise HostError(
+                "zones with a shared_rate need a device beside the bridge, which only driver netns can lay",
+                "--driver netns",
+            )
+        if importlib.util.find_spec("orchestrator.images") is None:
+            raise HostError("there are no images yet")
+        dockerd.connect().close()
 
     def place(self, plan: Plan, say: Say) -> Plan:
-        raise HostError("the compose driver is not there yet")
+        self.check(plan)
+        with dockerd.connected(engine_url()) as client:
+            taken = {IPv4Network(subnet): whose for subnet, whose in dockerd.networks(client).items()}
+        taken |= dict.fromkeys(addresses.routes(addresses.ROUTES.read_text()), "a route of this host")
+        placed = addresses.placed(plan, taken)
+        if placed is not plan:
+            wanted = (IPv4Network(plan.network.data_subnet), IPv4Network(plan.network.ctl_subnet))
+            whose = sorted({taken[one] for one in taken for mine in wanted if mine.overlaps(one)})
+            now = f"{placed.network.data_subnet} and {placed.network.ctl_subnet}"
+            say(f"the plan's subnets are taken ({', '.join(whose)}); this run takes {now}")
+        return placed
 
     @contextmanager
-    def open(self, job: Job) -> Iterator[Fleet]:
-        raise HostError("the compose driver is not there yet")
-        yield
+    def open(self, job: Job) -> Iterator[ComposeFleet]:
+        with dockerd.connected(engine_url()) as client, ExitStack() as ending:
+            job.registration.add(engine=engine_url())
+            containers = Containers(client, job.run, job.hidden.name)
+            ending.callback(containers.remove)
+            fleet = ComposeFleet(job, containers, client, images_at_hand(job.say))
+            ending.callback(fleet.keep_logs)
+            ending.callback(fleet.leave)
+            yield fleet
+
+
+class ComposeFleet:
+    """The containers of one run, from its first question to the engine to their end."""
+
+    def __init__(self, job: Job, containers: Containers, client: Any, images: Images) -> None:
+        self._job, self._containers, self._client, self._images = job, containers, client, images
+        self._owner = Owner.of_this_host()
+        self._look = Look(client, images.node, containers.labels)
+        self._gate: Gate | None = None
+        self._gate_token = secrets.token_hex(16)
+        self._is_leaving = False
+        self._real_time: RealTime | None = None
+        self._task: str | None = None
+        self.limits = ContainerLimits(job.plan.nodes, containers)
+        self.secrets = SECRETS
+        self._file = job.directory / compose_file.FILE
+
+    def try_links(self, wanted: str) -> str:
+        file = self._job.hidden / "links-wanted.json"
+        file.write_text(wanted)
+        self._owner.share(file)
+        asked = Errand(
+            ["python3", "-m", "node.links.engine", str(file)],
+            user=self._owner.agent,
+            capabilities=("NET_ADMIN", "NET_RAW"),
+            reads=(file,),
+        )
+        answer = errand.answer(self._client, self._images.node, self._containers.labels, asked)
+        if json.loads(answer)["engine"] == "hold":
+            self._real_time = self._look.real_time(len(self._job.plan.nodes))
+        return answer
+
+    def begin(self) -> None:
+        if any(node.memory_bytes is not None for node in self._job.plan.nodes):
+            self.limits.runtime_bytes = self._look.runtime_bytes()
+
+    def prepare(self, request: Path) -> str:
+        """As the user and with the daemons of the nodes' containers."""
+        hidden, folders = self._job.hidden, [self._job.hidden / node.name for node in self._job.plan.nodes]
+        write_secret(hidden / "gate-token", self._gate_token)
+        for name in ("token", "swarm-key", "gate-token", request.name, "data"):
+            self._owner.share(hidden / name)
+        for folder in folders:
+            self._owner.share(folder)
+        asked = Errand(
+            ["python3", "-m", "node.prepare", str(request)],
+            user=self._owner.unprivileged,
+            reads=(request, hidden / "swarm-key", hidden / "data"),
+            writes=folders,
+        )
+        return errand.answer(self._client, self._images.node, self._containers.labels, asked)
+
+    def task(self, file: str | None) -> str | None:
+        """A copy, since the parts' user may not read the user's own."""
+        if file is not None:
+            copy = self._job.hidden / "task" / Path(file).name
+            copy.parent.mkdir()
+            copy.write_bytes(Path(file).read_bytes())
+            self._owner.share(copy.parent)
+            self._task = str(copy)
+        return self._task
+
+    def build(self) -> None:
+        """Write what Compose is to do."""
+        plan, job = self._job.plan, self._job
+        site = Site(
+            run=job.run,
+            fleet=job.hidden.name,
+            project=f"{job.run}-{job.hidden.name}".lower(),
+            hidden=job.hidden,
+            data_folder=job.hidden / "data",
+            images=self._images,
+            user=self._owner.user,
+            group=self._owner.group,
+            sysctls=self._look.sysctls(plan.network.transport),
+            threads=max(1, (os.cpu_count() or 1) // len(plan.nodes)),
+            real_time=self._real_time,
+            task=self._task,
+            limits=part_limits(plan.nodes, self.limits.runtime_bytes or 0),
+        )
+        self._file.write_text(compose_file.text(plan, site))
+        (job.directory / compose_file.PROFILES_FILE).write_text(compose_file.PROFILES)
+
+    def start(self, prometheus: str) -> None:
+        folder = self._job.hidden / "prometheus"
+        (folder / "data").mkdir(parents=True)
+        (folder / "prometheus.yml").write_text(prometheus)
+        self._owner.share(folder)
+        for node in self._job.plan.nodes:
+            self._owner.share(self._job.hidden / f"{node.name}.json")
+        self._up()
+        self._watch = self._containers.watch(self._died)
+        self._containers.check_alive()
+        self._open_gate()
+
+    def ask(
+        self,
+        node: str,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout_s: float,
+    ) -> Answer:
+        (address,) = [one.ctl_address for one in self._job.plan.nodes if one.name == node]
+        return self._through().ask(
+            address, AGENT_PORT, method, path, body, headers=headers, timeout_s=timeout_s
+        )
+
+    def ask_prometheus(self, path: str, timeout_s: float) -> bytes:
+        *_, there = addresses.reserved(IPv4Network(self._job.plan.network.ctl_subnet))
+        return self._through().get(str(there), PROMETHEUS_PORT, path, headers={}, timeout_s=timeout_s)[0]
+
+    def pages(self) -> Mapping[str, str]:
+        return {"Prometheus": f"http://{LOOPBACK}:{self._port('prometheus', PROMETHEUS_PORT)}"}
+
+    def facts(self) -> dict[str, Any]:
+        images = (self._images.node, self._images.prometheus, self._images.grafana)
+        return {
+            "docker": dockerd.facts(self._client, [image for image in images if image is not None]),
+        }
+
+    def leave(self) -> None:
+        self._is_leaving = True
+        self.limits.close()
+
+    def keep_logs(self) -> None:
+        """What the containers' first processes said; the parts' own logs are in the nodes' folders."""
+        for one in self._containers.all():
+            if said := self._containers.tail(one.node, one.part, lines=10_000):
+                (self._job.logs / f"{one.name}.container.log").write_text(said + "\n")
+
+    def _port(self, part: str, inner: int) -> int:
+        """Where a port of a container is published."""
+        with dockerd.told(part):
+            attributes = self._client.api.inspect_container(self._containers.one("", part).id)
+        published = attributes["NetworkSettings"]["Ports"].get(f"{inner}/tcp")
+        if not published:
+            raise HostError(f"port {inner} of {part} is not published", "see: docker compose ps")
+        return int(published[0]["HostPort"])
+
+    def _through(self) -> Gate:
+        if self._gate is None:
+            raise GateError("the gate is not there yet")
+        return self._gate
+
+    def _up(self) -> None:
+        """Have Compose start it all, and say how far it is."""
+        argv = ["docker", "compose", "--file", str(self._file), "--progress", "plain"]
+        argv += ["--profile", "observability", "up", "--detach", "--no-build"]
+        wanted = sum(1 + len(compose_file.parts(node)) for node in self._job.plan.nodes) + 2
+        deadline = time.monotonic() + UP_S
+        with tempfile.TemporaryFile() as output:
+            up = process.start(argv, stdout=output, stderr=output)
+            self._job.registration.add(up=process.Identity.of(up.pid))  # else it would outlive a killed run
+            try:
+                while not self._has_ended(up):
+                    run = sum(one.status == "running" for one in self._containers.all())
+                    self._job.say(f"{run} of {wanted} containers run")
+                    if time.monotonic() > deadline:
+                        raise HostError(f"the containers do not run after {UP_S:g} s", "docker compose ps")
+            finally:
+                if up.poll() is None:
+                    up.kill()
+                    up.wait()
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        (self._job.logs / "compose.log").write_text(said)
+        if up.returncode != 0:
+            raise refusal(said)
+
+    def _has_ended(self, up: process.Process) -> bool:
+        try:
+            up.wait(UP_LOOK_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _open_gate(self) -> None:
+        """Until it answers on its published port."""
+        port = self._port("gate", GATE_PORT)
+        gate = Gate((LOOPBACK, port), self._gate_token)
+        self._containers.wait_healthy(["gate"], GATE_S)
+        self._gate = gate
+
+    def _died(self, death: Death) -> None:
+        """A part that ends by itself has told so; of one that was killed nobody else can tell."""
+        if death.for_memory:
+            self.limits.died(death.node, death.part)
+        if self._is_leaving or death.status == 0:
+            return
+        if not death.node:
+            self._job.say(f"the container of {death.part} has ended with {death.status}")
+        elif death.status > 128:
+            self._job.ended(death.node, 128 - death.status, death.part)
+
+
+def images_at_hand(say: Say) -> Images:
+    from orchestrator import images  # slow, and only fleets in containers need it
+
+    found = images.ensure(say)
+    return Images(found.node, found.prometheus, found.grafana)
+
+
+def refusal(said: str) -> ShoalError:
+    """Why Compose did not start it, by its last words."""
+    lines = [line for line in said.splitlines() if line.strip()][-SAID_LINES:]
+    return dockerd.complaint("\n".join(lines), "Docker Compose did not start the fleet")
+
+
+def engine_url() -> str:
+    return os.environ.get("DOCKER_HOST") or dockerd.DEFAULT_URL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -18,30 +19,41 @@ SCRAPED_S: Final = 15.0  # two of the longest intervals, and Prometheus' own sta
 PAGE_S: Final = 15.0
 EXPORT_S: Final = 60.0
 CHAIN_FILES: Final = ("head", "open-round.jsonl")
-RECEIVED: Final = 'shoal_interface_received_bytes_total{interface="data"}'
+RECEIVED: Final = "shoal_interface_received_bytes_total"
 PEAKS: Final = "shoal_part_proportional_peak_bytes"
 
 Counters = dict[str, dict[str, float]]  # what → node → figure
 
 
 def counters(plan: Plan, fleet: Fleet) -> Counters:
-    """What the agents count at the end of the rounds; no memory where they may not look into the parts."""
-    peaks = _read(plan, fleet, PEAKS)
-    return {"end": _read(plan, fleet, RECEIVED), **({"memory": peaks} if peaks else {})}
+    """What the agents count at the end of the rounds; no memory where they may not look into all parts."""
+    pages = _pages(plan, fleet)
+    received = {name: _figures(page, RECEIVED, "interface") for name, page in pages.items()}
+    peaks = {name: _figures(page, PEAKS, "part") for name, page in pages.items()}
+    parts = {node.name: {"agent", "ipfs", *node.roles} for node in plan.nodes}
+    whole = {name: sum(found.values()) for name, found in peaks.items() if parts[name] <= found.keys()}
+    return {
+        "end": {name: found["data"] for name, found in received.items() if "data" in found},
+        **({"memory": whole} if whole else {}),
+    }
 
 
-def _read(plan: Plan, fleet: Fleet, series: str) -> dict[str, float]:
-    """A series of every node's agent, summed over its labels; nodes that do not answer are left out."""
+def _pages(plan: Plan, fleet: Fleet) -> dict[str, str]:
+    """Every agent's metrics; nodes that do not answer are left out."""
     found = {}
     for node in plan.nodes:
         try:
             page, _ = fleet.ask(node.name, "GET", "/metrics", None, {}, PAGE_S)
         except GateError:
             continue
-        lines = [line for line in page.decode().splitlines() if line.startswith(series)]
-        if lines:
-            found[node.name] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        found[node.name] = page.decode()
     return found
+
+
+def _figures(page: str, series: str, label: str) -> dict[str, float]:
+    """A series' figures by its one label."""
+    lines = re.finditer(rf'^{series}{{{label}="([^"]+)"}} (\S+)$', page, re.MULTILINE)
+    return {line[1]: float(line[2]) for line in lines}
 
 
 def export(plan: Plan, fleet: Fleet, history: History, say: Callable[[str], None], into: Path) -> None:

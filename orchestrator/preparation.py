@@ -84,11 +84,16 @@ def run_module(module: Sequence[str], hidden: Path) -> str:
 
 def failed(err: process.CommandFailedError) -> ShoalError:
     """Our own module's complaint, of the kind that its exit status says."""
+    return failure(err.status, err.stderr, err.message)
+
+
+def failure(status: int | None, said: str, otherwise: str) -> ShoalError:
+    """What a program of ours said when it ended with this status, wherever it ran."""
     kinds: dict[int | None, type[ShoalError]] = {
         int(ExitCode.USAGE): UsageError,
         int(ExitCode.HOST): HostError,
     }
-    return kinds.get(err.status, ShoalError)(err.stderr.strip() or err.message)
+    return kinds.get(status, ShoalError)(said.strip() or otherwise)
 
 
 def write_secret(file: Path, text: str) -> None:
