@@ -97,6 +97,7 @@ async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, m
     if settings.aggregator is None or settings.shard is None:
         raise UsageError(f"{settings.name}: a trainer's settings need an aggregator and a shard")
     aggregator = Peer(settings.aggregator.peer_id, settings.aggregator.address)
+    metrics.gauge("shoal_accepted_round").set(0)
     with ThreadPoolExecutor(1, thread_name_prefix="learning") as thread:
 
         def answered(path: str, silent_s: float) -> None:

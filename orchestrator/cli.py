@@ -18,6 +18,7 @@ a verdict on every expectation.
     shoal capture w01 --seconds 10   write its packets to w01.pcap
     shoal down                       end the run
     shoal report baseline            read the latest report again
+    shoal dashboards baseline        look at its series: Grafana, or Prometheus' own page
 
 exit status:
   0   all checks held (or the command did what it was told)
@@ -118,6 +119,13 @@ def run(options: argparse.Namespace) -> int:
 def calibrate(options: argparse.Namespace) -> int:
     """Measure a scenario's links."""
     from orchestrator import calibrate as job
+
+    return job.main(options)
+
+
+def dashboards(options: argparse.Namespace) -> int:
+    """Show a finished run."""
+    from orchestrator import dashboards as job
 
     return job.main(options)
 
@@ -283,6 +291,16 @@ def parser() -> tuple[Parser, list[str]]:
     )
     one.add_argument("finished", metavar="RUN_DIR|SCENARIO", help="a run's directory, or a scenario's name")
     one.add_argument("--json", action="store_true", help="results.json instead")
+
+    one = add(
+        "dashboards",
+        dashboards,
+        "show the dashboards of a finished run, until Ctrl-C",
+        "\nIts series are put into a Prometheus of their own on 127.0.0.1, with Grafana on it where there\n"
+        "is one: on PATH, or named by SHOAL_GRAFANA. A scenario's name means its latest run.",
+    )
+    one.add_argument("finished", metavar="RUN_DIR|SCENARIO", help="a run's directory, or a scenario's name")
+    one.add_argument("--check", action="store_true", help="ask every query once, and say which found nothing")
     return top, sorted(commands.choices)
 
 

@@ -60,13 +60,15 @@ def scrape_interval(nodes: int) -> str:
     return next((every for most, every in SCRAPE_EVERY if nodes <= most), SCRAPE_SELDOM)
 
 
-def argv(program: Prometheus, configuration_file: Path, data_folder: Path) -> list[str]:
+def argv(
+    program: Prometheus, configuration_file: Path, data_folder: Path, *, port: int = PROMETHEUS_PORT
+) -> list[str]:
     """The command that starts it on loopback; the APIs that change it stay off, and no page may ask it."""
     command = [
         str(program.binary),
         f"--config.file={configuration_file}",
         f"--storage.tsdb.path={data_folder}",
-        f"--web.listen-address={LOOPBACK}:{PROMETHEUS_PORT}",
+        f"--web.listen-address={LOOPBACK}:{port}",
         "--web.cors.origin=none",
         "--log.level=warn",
     ]
@@ -80,7 +82,7 @@ def wait_scraped(get: Get, targets: int, since_s: float, timeout_s: float) -> bo
     query = urllib.parse.urlencode({"query": f"count(timestamp(up) >= {since_s:.3f})"})
     deadline = time.monotonic() + timeout_s
     while True:
-        counted = _data(get(f"/api/v1/query?{query}"))["result"]
+        counted = data_of(get(f"/api/v1/query?{query}"))["result"]
         if counted and int(counted[0]["value"][1]) >= targets:
             return True
         if time.monotonic() >= deadline:
@@ -104,7 +106,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     window = since_s, time.time() if until_s is None else until_s
     exported = []
-    for name in sorted(_data(get("/api/v1/label/__name__/values"))):
+    for name in sorted(data_of(get("/api/v1/label/__name__/values"))):
         rows = _rows(get, name, *window)
         if rows:
             file = f"{urllib.parse.quote(name, safe='')}.{form}"
@@ -122,14 +124,15 @@ def _rows(get: Get, name: str, since_s: float, until_s: float) -> list[Row]:
     selector = f"{{__name__={json.dumps(name)}}}[{max(1, math.ceil((until_s - since_s) * 1000))}ms]"
     query = urllib.parse.urlencode({"query": selector, "time": f"{until_s:.3f}"})
     rows = []
-    for series in _data(get(f"/api/v1/query?{query}"))["result"]:
+    for series in data_of(get(f"/api/v1/query?{query}"))["result"]:
         labels = {key: value for key, value in series["metric"].items() if key != "__name__"}
         text = json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         rows += [(round(time_s * 1000), text, float(value)) for time_s, value in series.get("values", [])]
     return sorted(rows, key=lambda row: (row[1], row[0]))
 
 
-def _data(answer: bytes) -> Any:
+def data_of(answer: bytes) -> Any:
+    """What Prometheus answered, without its envelope; ShoalError when it refused."""
     try:
         said = json.loads(answer)
     except ValueError as error:

@@ -71,7 +71,7 @@ SERIES: Final[dict[str, Series]] = {
     ),
     "shoal_upload_seconds": Series("histogram", (), "Storing and announcing an update", "trainer"),
     "shoal_train_loss": Series("gauge", (), "Loss of the last local training", "trainer"),
-    "shoal_accepted_round": Series("gauge", (), "The newest round that took the trainer's update", "trainer"),
+    "shoal_accepted_round": Series("gauge", (), "The newest round that took its update, or 0", "trainer"),
     "shoal_control_silent_seconds": Series(
         "histogram", (), "How long the aggregator had been silent when it answered again", "trainer"
     ),
