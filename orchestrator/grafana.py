@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 TOP: Final = Path(__file__).resolve().parents[1]
 IMAGE: Final = "grafana/grafana:11.6.0"  # dashboards/ is made for this line of versions
@@ -76,6 +76,19 @@ def environment(
         URL_VARIABLE: prometheus_url,
         INTERVAL_VARIABLE: scrape_interval,
         FOLDER_VARIABLE: dashboards,
+    }
+
+
+def service(prometheus_url: str, scrape_interval: str) -> dict[str, Any]:
+    """Its own keys of its service in a Compose file; the image's busybox knocks."""
+    knock = ["CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{PORT}{HEALTH_PATH}"]
+    return {
+        "environment": environment(prometheus_url=prometheus_url, scrape_interval=scrape_interval),
+        "volumes": [
+            {"type": "bind", "source": here, "target": there, "read_only": True}
+            for here, there in mounts().items()
+        ],
+        "healthcheck": {"test": knock, "interval": "2s", "timeout": "5s", "retries": 30},
     }
 
 

@@ -53,6 +53,19 @@ def test_a_container_finds_what_it_is_told_of() -> None:
     assert (inside[folder] / home).is_file()
 
 
+def test_the_service_of_a_compose_file() -> None:
+    made = grafana.service("http://prometheus:9090", "2s")
+    assert {volume["target"]: volume["source"] for volume in made["volumes"]} == {
+        there: here for here, there in grafana.mounts().items()
+    }
+    assert all(volume["read_only"] for volume in made["volumes"])
+    assert made["environment"][grafana.URL_VARIABLE] == "http://prometheus:9090"
+    # A read-only root, and a temporary folder: nowhere else is anything written.
+    told = made["environment"]
+    assert {told[f"GF_PATHS_{what}"].split("/")[1] for what in ("DATA", "LOGS", "PLUGINS")} == {"tmp"}
+    assert made["healthcheck"]["test"][-1] == "http://127.0.0.1:3000/api/health"
+
+
 def test_nobody_may_change_anything_and_nothing_is_told_to_anybody() -> None:
     told = grafana.environment(prometheus_url="http://prometheus:9090", scrape_interval="2s")
     assert told["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
