@@ -19,8 +19,10 @@ from node.contract import HostError, ShoalError
 from node.contract.plan import Plan
 from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
 from orchestrator import addresses, compose_file, dockerd, errand, process, trunks
-from orchestrator.compose_file import GATE_PORT, SECRETS, Images, RealTime, Site
+from orchestrator.compose_file import Images, RealTime, Site
+from orchestrator.compose_web import GATE_PORT, SECRETS
 from orchestrator.container_limits import ContainerLimits, part_limits
+from orchestrator.container_parts import ContainerParts
 from orchestrator.containers import Containers, Death
 from orchestrator.driver import Answer, DriverName, Job, Say
 from orchestrator.errand import Errand
@@ -91,6 +93,7 @@ class ComposeFleet:
         self._real_time: RealTime | None = None
         self._task: str | None = None
         self.limits = ContainerLimits(job.plan.nodes, containers)
+        self.parts = ContainerParts(containers)
         self.secrets = SECRETS
         self._file = job.directory / compose_file.FILE
 
@@ -266,7 +269,7 @@ class ComposeFleet:
         """A part that ends by itself has told so; of one that was killed nobody else can tell."""
         if death.for_memory:
             self.limits.died(death.node, death.part)
-        if self._is_leaving or death.status == 0:
+        if self._is_leaving or death.status == 0 or self.parts.is_ordered(death.node, death.part):
             return
         if not death.node:
             self._job.say(f"the container of {death.part} has ended with {death.status}")
