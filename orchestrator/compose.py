@@ -18,7 +18,7 @@ from typing import Any, Final
 from node.contract import HostError, ShoalError
 from node.contract.plan import Plan
 from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
-from orchestrator import addresses, compose_file, dockerd, errand, process, trunks
+from orchestrator import addresses, compose_file, dockerd, errand, process, prometheus, trunks
 from orchestrator.compose_file import Images, RealTime, Site
 from orchestrator.compose_web import GATE_PORT, SECRETS
 from orchestrator.container_limits import ContainerLimits, part_limits
@@ -159,14 +159,15 @@ class ComposeFleet:
             real_time=self._real_time,
             task=self._task,
             limits=part_limits(plan.nodes, self.limits.runtime_bytes or 0),
+            scrape_interval=prometheus.scrape_interval(len(plan.nodes)),
         )
         self._file.write_text(compose_file.text(plan, site))
         (job.directory / compose_file.PROFILES_FILE).write_text(compose_file.PROFILES)
 
-    def start(self, prometheus: str) -> None:
+    def start(self, configuration: str) -> None:
         folder = self._job.hidden / "prometheus"
         (folder / "data").mkdir(parents=True)
-        (folder / "prometheus.yml").write_text(prometheus)
+        (folder / "prometheus.yml").write_text(configuration)
         self._owner.share(folder)
         for node in self._job.plan.nodes:
             self._owner.share(self._job.hidden / f"{node.name}.json")

@@ -1,0 +1,103 @@
+"""The Compose file of a run, byte for byte, and what nobody may change in it by accident."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from node.contract.plan import Plan
+from orchestrator import listing
+from orchestrator.compose_file import Images, PartLimit, RealTime, Site, parts, text
+from orchestrator.plan import make_plan
+
+GOLDEN: Final = Path(__file__).with_name("golden") / "compose.yaml"
+AGENT_MAY: Final = ["NET_ADMIN", "NET_RAW"]
+
+
+def plan() -> Plan:
+    return make_plan(listing.load(str(Path(__file__).parents[2] / "run" / "tiny.yaml")))
+
+
+def site(**more: Any) -> Site:
+    return Site(
+        run="tiny-20260101t000000",
+        fleet="shoal-secret",
+        project="tiny-20260101t000000-shoal-secret",
+        hidden=Path("/tmp/shoal-secret"),
+        data_folder=Path("/tmp/shoal-secret/data"),
+        images=Images("shoal-node:1", "shoal-prometheus:1", more.pop("grafana", None)),
+        user=1000,
+        group=1001,
+        sysctls={"tcp_retries2": "8"},
+        threads=1,
+        **more,
+    )
+
+
+def services(**more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(text(plan(), site(**more)))["services"]
+    return found
+
+
+def test_it_is_as_it_was() -> None:
+    made = text(plan(), site(real_time=RealTime(18_000), limits={("w01", "trainer"): PartLimit(1 << 30)}))
+    if os.environ.get("SHOAL_REGENERATE") == "1":
+        GOLDEN.write_text(made)
+    assert made == GOLDEN.read_text(), "if this is meant: SHOAL_REGENERATE=1 make test-unit"
+
+
+def test_every_part_of_every_node_is_a_container_in_the_holders_namespaces() -> None:
+    found = services()
+    for node in plan().nodes:
+        assert found[node.name]["networks"]["data"]["ipv4_address"] == node.data_address
+        for part in parts(node):
+            one = found[f"{node.name}-{part}"]
+            assert one["network_mode"] == one["pid"] == f"service:{node.name}"
+            assert one["labels"]["shoal.part"] == part
+
+
+def test_only_agents_are_root_and_nobody_may_more_than_he_needs() -> None:
+    for name, one in services(grafana="grafana:1").items():
+        is_agent = name.endswith("-agent")
+        assert one["user"] == ("0:1001" if is_agent else "1000:1001"), name
+        assert one.get("cap_add", []) == (AGENT_MAY if is_agent else []), name
+        assert one["cap_drop"] == ["ALL"], name
+        assert one["security_opt"] == ["no-new-privileges:true"], name
+        assert one["read_only"], name
+        assert not one.get("privileged"), name
+
+
+def test_no_secret_is_given_to_whom_it_is_not_for() -> None:
+    kinds = {"agent": ["token"], "ipfs": ["swarm-key"], "gate": ["gate-token"]}
+    for name, one in services().items():
+        assert one.get("secrets", []) == kinds.get(name.rpartition("-")[2], []), name
+
+
+def test_only_the_web_is_published_and_on_loopback() -> None:
+    for name, one in services(grafana="grafana:1").items():
+        is_open = name in ("gate", "prometheus", "grafana")
+        assert bool(one.get("ports")) == is_open, name
+        assert all(port.startswith("127.0.0.1::") for port in one.get("ports", []))
+    networks = yaml.safe_load(text(plan(), site()))["networks"]
+    assert {name for name, one in networks.items() if not one.get("internal")} == {"web"}
+
+
+def test_without_an_image_of_it_there_is_no_grafana() -> None:
+    assert "grafana" not in services()
+    assert services(grafana="grafana:1")["grafana"]["environment"]["SHOAL_PROMETHEUS_URL"]
+
+
+def test_real_time_is_asked_for_only_where_it_is_given() -> None:
+    asked = [
+        {"ulimits", "cpu_rt_runtime", "cpu_rt_period"} & services(real_time=found)["w01-agent"].keys()
+        for found in (None, RealTime(None), RealTime(18_000))
+    ]
+    assert asked == [set(), {"ulimits"}, {"ulimits", "cpu_rt_runtime", "cpu_rt_period"}]
+
+
+def test_a_dollar_is_no_variable() -> None:
+    made = text(plan(), site(task="/tmp/shoal-secret/task/a$HOME.py"))
+    assert '"/tmp/shoal-secret/task/a$$HOME.py"' in made
