@@ -16,6 +16,7 @@ from orchestrator.driver import Answer, DriverName, Job, Say
 from orchestrator.gate import Door
 from orchestrator.limits import Limits
 from orchestrator.netns import NetnsFleet
+from orchestrator.orders import OrderedParts
 
 ENGINE_TIMEOUT_S: Final = 60.0
 LOOPBACK: Final = "127.0.0.1"
@@ -52,10 +53,11 @@ class BoxedFleet:
             job.plan,
             job.hidden,
             job.logs,
-            lambda name, status: job.ended(name, status, "node"),
+            lambda name, status: job.ended(name, status, "node", False),
             limits,
-            zygote_ended=lambda name, status: job.ended(name, status, "zygote"),
+            zygote_ended=lambda name, status: job.ended(name, status, "zygote", False),
         )
+        self.parts = OrderedParts(job.hidden, self._nodes)
         self._door: Door | None = None
 
     def try_links(self, wanted: str) -> str:

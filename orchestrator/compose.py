@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import secrets
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
-from node.contract import HostError, ShoalError
+from node.contract import HostError
 from node.contract.plan import Plan
 from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
-from orchestrator import addresses, compose_file, dockerd, errand, process, prometheus, trunks
-from orchestrator.compose_file import Images, RealTime, Site
+from orchestrator import addresses, compose_file, dockerd, engine, errand, grafana, images, prometheus, trunks
+from orchestrator.compose_file import RealTime, Site
+from orchestrator.compose_up import bring_up
 from orchestrator.compose_web import GATE_PORT, SECRETS
 from orchestrator.container_limits import ContainerLimits, part_limits
-from orchestrator.container_parts import ContainerParts
+from orchestrator.container_parts import HOLDER, ContainerParts
 from orchestrator.containers import Containers, Death
 from orchestrator.driver import Answer, DriverName, Job, Say
+from orchestrator.engine import Engine
 from orchestrator.errand import Errand
 from orchestrator.gate import Gate, GateError
+from orchestrator.images import Images
 from orchestrator.look import Look
 from orchestrator.preparation import write_secret
 from orchestrator.sharing import Owner
 
-UP_S: Final = 600.0
-UP_LOOK_S: Final = 2.0
 GATE_S: Final = 60.0
-GATE_LOOK_S: Final = 0.05
-SAID_LINES: Final = 6
 LOOPBACK: Final = "127.0.0.1"
+SIGNALLED: Final = 128  # and the signal's number: the status of whoever was killed by one
 
 
 class ComposeDriver:
     """Needs a Docker engine with Compose, of this host."""
 
     name: DriverName = "compose"
+    _images: Images
 
     def check(self, plan: Plan) -> None:
         """HostError where it cannot carry this plan out, as far as that is known at once."""
@@ -51,14 +48,14 @@ class ComposeDriver:
                 "zones with a shared_rate need a device beside the bridge, which only driver netns can lay",
                 "--driver netns",
             )
-        if importlib.util.find_spec("orchestrator.images") is None:
-            raise HostError("there are no images yet")
-        dockerd.connect().close()
+        with engine.found():
+            pass
 
     def place(self, plan: Plan, say: Say) -> Plan:
         self.check(plan)
-        with dockerd.connected(engine_url()) as client:
-            taken = {IPv4Network(subnet): whose for subnet, whose in dockerd.networks(client).items()}
+        self._images = images.ensure(say)
+        with engine.found() as found:
+            taken = {IPv4Network(subnet): whose for subnet, whose in dockerd.networks(found.client).items()}
         taken |= dict.fromkeys(addresses.routes(addresses.ROUTES.read_text()), "a route of this host")
         placed = addresses.placed(plan, taken)
         if placed is not plan:
@@ -70,11 +67,11 @@ class ComposeDriver:
 
     @contextmanager
     def open(self, job: Job) -> Iterator[ComposeFleet]:
-        with dockerd.connected(engine_url()) as client, ExitStack() as ending:
-            job.registration.add(engine=engine_url())
-            containers = Containers(client, job.run, job.hidden.name)
+        with engine.found() as found, ExitStack() as ending:
+            job.registration.add(engine=found.url)
+            containers = Containers(found.client, job.run, job.hidden.name)
             ending.callback(containers.remove)
-            fleet = ComposeFleet(job, containers, client, images_at_hand(job.say))
+            fleet = ComposeFleet(job, containers, found, self._images)
             ending.callback(fleet.keep_logs)
             ending.callback(fleet.leave)
             yield fleet
@@ -83,17 +80,18 @@ class ComposeDriver:
 class ComposeFleet:
     """The containers of one run, from its first question to the engine to their end."""
 
-    def __init__(self, job: Job, containers: Containers, client: Any, images: Images) -> None:
-        self._job, self._containers, self._client, self._images = job, containers, client, images
+    def __init__(self, job: Job, containers: Containers, engine: Engine, images: Images) -> None:
+        self._job, self._containers, self._engine, self._images = job, containers, engine, images
+        self._client = engine.client
         self._owner = Owner.of_this_host()
-        self._look = Look(client, images.node, containers.labels)
+        self._look = Look(engine.client, images.node, containers.labels)
         self._gate: Gate | None = None
         self._gate_token = secrets.token_hex(16)
         self._is_leaving = False
         self._real_time: RealTime | None = None
         self._task: str | None = None
-        self.limits = ContainerLimits(job.plan.nodes, containers)
         self.parts = ContainerParts(containers)
+        self.limits = ContainerLimits(job.plan.nodes, containers)
         self.secrets = SECRETS
         self._file = job.directory / compose_file.FILE
 
@@ -145,13 +143,14 @@ class ComposeFleet:
     def build(self) -> None:
         """Write what Compose is to do."""
         plan, job = self._job.plan, self._job
+        shown = (self._images.node, self._images.prometheus, self._images.grafana)
         site = Site(
             run=job.run,
             fleet=job.hidden.name,
             project=f"{job.run}-{job.hidden.name}".lower(),
             hidden=job.hidden,
             data_folder=job.hidden / "data",
-            images=self._images,
+            images=compose_file.Images(*shown),
             user=self._owner.user,
             group=self._owner.group,
             sysctls=self._look.sysctls(plan.network.transport),
@@ -195,7 +194,10 @@ class ComposeFleet:
         return self._through().get(str(there), PROMETHEUS_PORT, path, headers={}, timeout_s=timeout_s)[0]
 
     def pages(self) -> Mapping[str, str]:
-        return {"Prometheus": f"http://{LOOPBACK}:{self._port('prometheus', PROMETHEUS_PORT)}"}
+        found = {"Prometheus": f"http://{LOOPBACK}:{self._port('prometheus', PROMETHEUS_PORT)}"}
+        if self._images.grafana is not None:
+            found["Grafana"] = f"http://{LOOPBACK}:{self._port('grafana', grafana.PORT)}"
+        return found
 
     def facts(self) -> dict[str, Any]:
         images = (self._images.node, self._images.prometheus, self._images.grafana)
@@ -216,7 +218,7 @@ class ComposeFleet:
     def _port(self, part: str, inner: int) -> int:
         """Where a port of a container is published."""
         with dockerd.told(part):
-            attributes = self._client.api.inspect_container(self._containers.one("", part).id)
+            attributes = self._client.api.inspect_container(self._containers.one("", part).id or "")
         published = attributes["NetworkSettings"]["Ports"].get(f"{inner}/tcp")
         if not published:
             raise HostError(f"port {inner} of {part} is not published", "see: docker compose ps")
@@ -229,35 +231,21 @@ class ComposeFleet:
 
     def _up(self) -> None:
         """Have Compose start it all, and say how far it is."""
-        argv = ["docker", "compose", "--file", str(self._file), "--progress", "plain"]
-        argv += ["--profile", "observability", "up", "--detach", "--no-build"]
-        wanted = sum(1 + len(compose_file.parts(node)) for node in self._job.plan.nodes) + 2
-        deadline = time.monotonic() + UP_S
-        with tempfile.TemporaryFile() as output:
-            up = process.start(argv, stdout=output, stderr=output)
-            self._job.registration.add(up=process.Identity.of(up.pid))  # else it would outlive a killed run
-            try:
-                while not self._has_ended(up):
-                    run = sum(one.status == "running" for one in self._containers.all())
-                    self._job.say(f"{run} of {wanted} containers run")
-                    if time.monotonic() > deadline:
-                        raise HostError(f"the containers do not run after {UP_S:g} s", "docker compose ps")
-            finally:
-                if up.poll() is None:
-                    up.kill()
-                    up.wait()
-            output.seek(0)
-            said = output.read().decode(errors="replace")
-        (self._job.logs / "compose.log").write_text(said)
-        if up.returncode != 0:
-            raise refusal(said)
+        wanted = sum(1 + len(compose_file.parts(node)) for node in self._job.plan.nodes)
+        wanted += len([image for image in (self._images.prometheus, self._images.grafana) if image]) + 1
 
-    def _has_ended(self, up: process.Process) -> bool:
-        try:
-            up.wait(UP_LOOK_S)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        def look() -> None:
+            run = sum(one.status == "running" for one in self._containers.all())
+            self._job.say(f"{run} of {wanted} containers run")
+
+        bring_up(
+            self._engine.compose.argv,
+            self._engine.environment,
+            self._file,
+            self._job.logs / "compose.log",
+            lambda identity: self._job.registration.add(up=identity),
+            look,
+        )
 
     def _open_gate(self) -> None:
         """Until it answers on its published port."""
@@ -270,26 +258,10 @@ class ComposeFleet:
         """A part that ends by itself has told so; of one that was killed nobody else can tell."""
         if death.for_memory:
             self.limits.died(death.node, death.part)
-        if self._is_leaving or death.status == 0 or self.parts.is_ordered(death.node, death.part):
+        if self._is_leaving or death.part == HOLDER:
             return
         if not death.node:
             self._job.say(f"the container of {death.part} has ended with {death.status}")
-        elif death.status > 128:
-            self._job.ended(death.node, 128 - death.status, death.part)
-
-
-def images_at_hand(say: Say) -> Images:
-    from orchestrator import images  # slow, and only fleets in containers need it
-
-    found = images.ensure(say)
-    return Images(found.node, found.prometheus, found.grafana)
-
-
-def refusal(said: str) -> ShoalError:
-    """Why Compose did not start it, by its last words."""
-    lines = [line for line in said.splitlines() if line.strip()][-SAID_LINES:]
-    return dockerd.complaint("\n".join(lines), "Docker Compose did not start the fleet")
-
-
-def engine_url() -> str:
-    return os.environ.get("DOCKER_HOST") or dockerd.DEFAULT_URL
+        elif death.status > SIGNALLED:
+            is_ordered = self.parts.is_ordered(death.node, death.part)
+            self._job.ended(death.node, SIGNALLED - death.status, death.part, is_ordered)

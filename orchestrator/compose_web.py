@@ -13,7 +13,10 @@ from orchestrator.compose_yaml import healthcheck, labels, quoted, same, volumes
 
 GATE_PORT: Final = 7080
 SECRETS: Final = Path("/run/secrets")  # where Compose puts them
+LOCAL: Final = f"http://127.0.0.1:{PROMETHEUS_PORT}"
 PROMETHEUS_URL: Final = f"http://prometheus:{PROMETHEUS_PORT}"  # as the other services call it
+# With busybox, as in the public image, or with bash, as in ours.
+READY: Final = f"wget -q -O /dev/null {LOCAL}/-/ready || bash -c '</dev/tcp/127.0.0.1/{PROMETHEUS_PORT}'"
 
 
 def gate(ctl: IPv4Network) -> list[str]:
@@ -59,23 +62,25 @@ def prometheus(ctl: IPv4Network, image: str, folder: Path) -> list[str]:
         "      web:",
         f'    ports: ["127.0.0.1::{PROMETHEUS_PORT}"]',
         labels("", "prometheus"),
+        f"    healthcheck: {{<<: *health-soon, test: {quoted(['CMD-SHELL', READY])}}}",
         "",
     ]
 
 
 def dashboards(image: str, scrape_interval: str) -> list[str]:
-    told = grafana.environment(prometheus_url=PROMETHEUS_URL, scrape_interval=scrape_interval)
-    mounted = [(Path(source), Path(target), False) for source, target in grafana.mounts().items()]
+    told = grafana.service(PROMETHEUS_URL, scrape_interval)
+    mounted = [(Path(one["source"]), Path(one["target"]), False) for one in told["volumes"]]
     return [
         "  grafana:",
         "    <<: *any",
         "    profiles: [observability]",
         f"    image: {quoted(image)}",
         "    environment:",
-        *(f"      {name}: {quoted(value)}" for name, value in told.items()),
+        *(f"      {name}: {quoted(value)}" for name, value in told["environment"].items()),
         *volumes(*mounted),
         "    networks: [web]",
         f'    ports: ["127.0.0.1::{grafana.PORT}"]',
+        f"    healthcheck: {quoted(told['healthcheck'])}",
         labels("", "grafana"),
         "",
     ]

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol
 
 from node.contract import HostError, UsageError
 from node.contract.plan import Plan
+from orchestrator.faults.fault import PartControl
 
 DriverName = Literal["netns", "compose"]
 Choice = Literal["auto", "netns", "compose"]
@@ -50,7 +51,8 @@ class Job:
     logs: Path
     say: Say
     registration: Registration
-    ended: Callable[[str, int, str], None]  # a node's part, unasked: node, exit status, part
+    # A part that could not tell of its end itself: node, exit status, part, and whether it was ordered.
+    ended: Callable[[str, int, str, bool], None]
 
 
 class Fleet(Protocol):
@@ -58,6 +60,10 @@ class Fleet(Protocol):
 
     @property
     def limits(self) -> Limits: ...
+
+    @property
+    def parts(self) -> PartControl:
+        """What faults do to nodes' processes."""
 
     @property
     def secrets(self) -> Path:
@@ -119,13 +125,14 @@ class Driver(Protocol):
 def choose(wanted: str | None, plan: Plan, say: Say) -> Driver:
     """Compose where an engine answers and the plan allows it, else netns, unless one is wanted."""
     from orchestrator.boxed import NetnsDriver
-    from orchestrator.compose import ComposeDriver
 
     named = wanted or os.environ.get(ENV_DRIVER) or "auto"
     if named not in CHOICES:
         raise UsageError(f"there is no driver {named!r}", f"one of {', '.join(CHOICES)}")
     if named == "netns":
         return NetnsDriver()
+    from orchestrator.compose import ComposeDriver  # with the Docker SDK, which is slow to import
+
     if named == "compose":
         return ComposeDriver()
     try:

@@ -18,6 +18,7 @@ from orchestrator import schedule
 from orchestrator.calibration import Calibration
 from orchestrator.calibrator import Calibrator
 from orchestrator.faults.agents import AgentFleet, Call
+from orchestrator.faults.fault import PartControl
 from orchestrator.history import Event, History
 from orchestrator.measurements import Network
 from orchestrator.timeline import Timeline
@@ -54,8 +55,9 @@ class Emulation:
         return self._tables[node] if self.is_asked else None
 
     # -- before the nodes start
-    def bind(self, try_links: Callable[[str], str]) -> None:
-        """Choose the engine; HostError when this host cannot make the plan's links."""
+    def bind(self, try_links: Callable[[str], str], parts: PartControl | None = None) -> None:
+        """Choose the engine; HostError when this host cannot make the plan's links. `parts`: for faults."""
+        self._fleet.parts = parts
         if not self.is_asked:
             return
         states = [replace(self._plan, links=links) for links in schedule.link_states(self._plan)]

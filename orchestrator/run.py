@@ -151,12 +151,12 @@ class Run:
             self._logs,
             self.say,
             self.registration,
-            self._node_ended,
+            self._part_ended,
         )
 
     def _with_fleet(self, fleet: Fleet, keep: bool) -> None:
         self._fleet = fleet
-        self._emulation.bind(fleet.try_links)
+        self._emulation.bind(fleet.try_links, fleet.parts)
         fleet.begin()
         self.say("preparing the data, the daemons and the identities")
         data = self._preparation.data()
@@ -222,14 +222,14 @@ class Run:
     def _authorized(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._preparation.token}"}
 
-    def _node_ended(self, name: str, status: int, part: str = "node") -> None:
-        """A node whose first process, or what forked that, was killed, or found no room, cannot tell it."""
+    def _part_ended(self, name: str, status: int, part: str, expected: bool) -> None:
+        """Whose first process, or what forked that, was killed, or found no room, cannot tell it."""
         at = {"node": name, "wall": time.time(), "mono_ns": time.monotonic_ns()}
-        if is_full(self.hidden / name):
+        if not expected and is_full(self.hidden / name):
             full = full_disk(self.hidden / name)
             about = {"part": part, "message": full.message, "hint": full.hint}
             self.history.add({"kind": "failed", **at, **about})
-        self.history.add({"kind": "part_ended", **at, "part": part, "status": status, "expected": False})
+        self.history.add({"kind": "part_ended", **at, "part": part, "status": status, "expected": expected})
 
     def finish(self) -> None:
         self._finish_files()

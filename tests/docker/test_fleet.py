@@ -1,0 +1,241 @@
+"""A whole run as containers: up, trained, cut, healed, looked at from inside and outside, and gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import pytest
+
+from node.contract.settings import SWARM_PORT
+from orchestrator.containers import FLEET, NODE, PART
+from tests.docker.traces import traces
+
+TOP: Final = Path(__file__).resolve().parents[2]
+CUT: Final = Path(__file__).with_name("cut.yaml")
+TINY: Final = TOP / "tests" / "run" / "tiny.yaml"
+RUN_S: Final = 240.0
+ANSWER_S: Final = 10.0
+ROOT: Final = 0
+NET_ADMIN_AND_RAW: Final = (1 << 12) | (1 << 13)
+CONNECT: Final = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3).close()"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is under way."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    scenario: Path
+
+    @property
+    def directory(self) -> Path:
+        return self.folder / "runs" / self.scenario.stem / "latest"
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "said").read_text()
+
+    def results(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.directory / "results.json").read_text())
+        return found
+
+    def plan(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.directory / "plan.json").read_text())
+        return found
+
+    def binding(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.directory / "binding.json").read_text())
+        return found
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        file = self.directory / "history.jsonl"
+        whole = file.read_text().split("\n")[:-1] if file.exists() else []
+        return [event for line in whole if (event := json.loads(line))["kind"] == kind]
+
+    def wait(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + RUN_S
+        while not holds():
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.05)
+
+    def end(self) -> int:
+        return self.process.wait(RUN_S)
+
+
+def start(folder: Path, scenario: Path, driver: str) -> Run:
+    folder.mkdir(exist_ok=True)
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli", "run", str(scenario), "--driver", driver],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(TOP)},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+        )
+    return Run(process, folder, scenario)
+
+
+class Fleet:
+    """The containers of a run, as the engine knows them."""
+
+    def __init__(self, run: Run, client: docker.DockerClient) -> None:
+        self.run, self._client = run, client
+        (self.name,) = {
+            one.labels[FLEET]
+            for one in client.containers.list(filters={"label": f"{NODE}=w02"})
+            if one.labels["shoal.run"] == run.binding()["run"]
+        }
+
+    def containers(self) -> dict[str, Any]:
+        found = self._client.containers.list(filters={"label": f"{FLEET}={self.name}"})
+        return {f"{one.labels[NODE]}-{one.labels[PART]}".strip("-"): one for one in found}
+
+    def connects(self, node: str, to: str) -> bool:
+        """Whether a node reaches another one's swarm over `data`, tried from inside."""
+        place = self.run.plan()
+        (address,) = [one["data_address"] for one in place["nodes"] if one["name"] == to]
+        agent = self.containers()[f"{node}-agent"]
+        status, said = agent.exec_run(["python3", "-c", CONNECT, address, str(SWARM_PORT)])
+        assert status == 0 or b"timed out" in said, said
+        return bool(status == 0)
+
+    def query(self, promql: str) -> list[dict[str, Any]]:
+        """Through the port that a person's browser would take."""
+        page = re.search(r"watch it: (http://127\.0\.0\.1:\d+) \(Prometheus", self.run.said)
+        assert page, self.run.said
+        asked = f"{page[1]}/api/v1/query?{urllib.parse.urlencode({'query': promql})}"
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            asked, timeout=ANSWER_S
+        ) as got:
+            found: list[dict[str, Any]] = json.loads(got.read())["data"]["result"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def run(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    one = start(tmp_path_factory.mktemp("cut") / "run", CUT, "compose")
+    yield one
+    if one.process.poll() is None:
+        one.process.send_signal(signal.SIGTERM)
+        one.end()
+
+
+@pytest.fixture(scope="module")
+def fleet(run: Run, client: docker.DockerClient) -> Fleet:
+    """After two rounds, while the third is cut."""
+
+    def is_cut() -> bool:
+        return any(one["phase"] == "start" for one in run.events("fault_verified"))
+
+    run.wait(is_cut)
+    return Fleet(run, client)
+
+
+def test_a_cut_is_seen_from_inside(fleet: Fleet) -> None:
+    assert [one["verified"] for one in fleet.run.events("fault_verified")] == [True]
+    assert [fleet.connects("w02", "w01"), fleet.connects("w03", "w01")] == [False, True]
+    # Nothing has healed it meanwhile, so what was seen was the cut.
+    assert fleet.run.events("fault_healed") == []
+
+
+def test_the_observer_is_not_cut_off(fleet: Fleet) -> None:
+    up = {one["metric"]["node"]: one["value"][1] for one in fleet.query("up")}
+    assert up == dict.fromkeys(("agg", "w01", "w02", "w03", "w04"), "1")
+    parts = {(one["metric"]["node"], one["metric"]["part"]) for one in fleet.query("shoal_part_up == 1")}
+    assert {("w02", "agent"), ("w02", "ipfs"), ("w02", "trainer"), ("agg", "aggregator")} <= parts
+    # Of others' memory an unprivileged agent sees the size, and no share of what several have.
+    part = {one["metric"]["part"] for one in fleet.query('shoal_part_proportional_bytes{node="w02"}')}
+    assert part <= {"agent", "supervisor"}
+
+
+def test_nobody_may_more_than_he_needs(fleet: Fleet) -> None:
+    for name, one in fleet.containers().items():
+        told = one.exec_run(["cat", "/proc/self/status"])[1].decode()
+        status = {line.partition(":")[0]: line.partition(":")[2].split() for line in told.splitlines()}
+        is_agent = name.endswith("-agent")
+        assert (int(status["Uid"][0]) == ROOT) == is_agent, name
+        assert int(status["CapBnd"][0], 16) == (NET_ADMIN_AND_RAW if is_agent else 0), name
+        assert status["NoNewPrivs"] == ["1"], name
+        assert one.exec_run(["sh", "-c", "touch /opt/x 2>&1"])[0] != 0, name
+
+
+def test_its_files_are_to_be_read_and_hold_no_secret(fleet: Fleet) -> None:
+    directory = fleet.run.directory
+    shown = subprocess.run(
+        ["docker", "compose", "--file", str(directory / "compose.yaml"), "ps", "--services"],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert {"gate", "prometheus", "agg", "agg-aggregator", "w04-trainer"} <= set(shown)
+    hidden = Path(re.findall(r"(/\S+)/gate-token", (directory / "compose.yaml").read_text())[0])
+    assert stat.S_IMODE(hidden.stat().st_mode) == 0o700
+    secrets = [(hidden / name).read_text() for name in ("token", "swarm-key", "gate-token")]
+    for file in directory.rglob("*"):
+        text = file.read_bytes() if file.is_file() else b""
+        assert not any(secret.encode() in text for secret in secrets), file
+
+
+def test_it_heals_holds_and_leaves_nothing(fleet: Fleet, client: docker.DockerClient) -> None:
+    hidden = re.findall(r"(/\S+)/gate-token", (fleet.run.directory / "compose.yaml").read_text())[0]
+    assert fleet.run.end() == 0, fleet.run.said
+    assert fleet.run.said.splitlines()[-1] == "verdict: held"
+    results = fleet.run.results()
+    assert results["driver"] == "compose"
+    assert results["network_doubts"] == []
+    assert {one["phase"]: one["verified"] for one in fleet.run.events("fault_verified")} == {
+        "start": True,
+        "heal": True,
+    }
+    # Its summands are not all known, so there is no sum.
+    assert results["fleet_memory_bytes"] is None
+    assert traces(client, fleet.name) == []
+    assert not Path(hidden).exists()
+    assert list((fleet.run.directory / "series").glob("shoal_round*"))
+
+
+def test_the_same_plan_gives_the_same_model_on_both_drivers(
+    client: docker.DockerClient, tmp_path: Path
+) -> None:
+    found = {}
+    for driver in ("netns", "compose"):
+        one = start(tmp_path / driver, TINY, driver)
+        assert one.end() == 0, one.said
+        results = one.results()
+        assert (results["driver"], results["repeatable"]) == (driver, True)
+        found[driver] = (results["final_model_cid"], (one.directory / "plan.json").read_bytes())
+    assert found["netns"] == found["compose"]
+
+
+def test_a_taken_subnet_is_avoided_and_told(client: docker.DockerClient, tmp_path: Path) -> None:
+    pool = docker.types.IPAMPool(subnet="10.77.0.0/22")
+    network = client.networks.create("shoal-test-taken", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
+    try:
+        one = start(tmp_path / "run", TINY, "compose")
+        assert one.end() == 0, one.said
+    finally:
+        network.remove()
+    assert "the plan's subnets are taken (shoal-test-taken); this run takes" in one.said
+    subnets = one.binding()["subnets"]
+    assert not subnets["data"].startswith("10.77.0.")
+    # The plan is the same as everywhere.
+    assert one.plan()["network"]["data_subnet"] == "10.77.0.0/22"
