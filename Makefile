@@ -11,7 +11,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^##@/ {printf "%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Use
-.PHONY: setup scenario swarm ipfs kubo
+.PHONY: setup scenario swarm ipfs kubo images
 setup: ## Install the host's tools, Python 3.11 and the locked packages (cached)
 	@python3 -m orchestrator.setup
 	@ln -sfn ../../orchestrator/shoal.sh .venv/bin/shoal
@@ -27,6 +27,9 @@ ipfs: ## Build the embedded IPFS daemon (cached) and print its path
 
 kubo: ## Fetch the official Kubo release, check it, and print its path
 	@python3 node/ipfs/fetch_kubo.py
+
+images: setup ipfs ## Make or fetch the images that fleets of containers need (WAY=registry or packages), print their names
+	@$(PYTHON) -m orchestrator.images $(WAY:%=--way %)
 
 ##@ Test
 .PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-long bench bench-ipfs bench-network

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from node.contract import ENV_CACHE, HostError
-from orchestrator import host, prometheus_setup
+from orchestrator import compose_setup, host, prometheus_setup
 
 TOP = Path(__file__).resolve().parent.parent
 LOCK = TOP / "requirements.lock"
@@ -58,6 +58,11 @@ def prometheus_folder() -> Path:
     return cache_folder() / "prometheus"
 
 
+def compose_folder() -> Path:
+    """Where Docker Compose is kept when the engine has none."""
+    return cache_folder() / "compose"
+
+
 def missing_tools() -> list[host.Tool]:
     """The programs that a box or a run needs and that are not here."""
     path = host.search_path()
@@ -66,12 +71,16 @@ def missing_tools() -> list[host.Tool]:
 
 def bring_prometheus() -> None:
     """Find Prometheus, or bring it into the cache."""
-    environment = {**os.environ, "PATH": host.search_path()}
+    prometheus_setup.bring(prometheus_folder(), run_step, say)
 
-    def run_there(command: list[str], complaint: str, hint: str) -> None:
-        run(command, environment, complaint, hint)
 
-    prometheus_setup.bring(prometheus_folder(), run_there, say)
+def bring_compose() -> None:
+    """Bring Docker Compose where an engine lacks it; without it fleets live in boxes, so this may fail."""
+    try:
+        compose_setup.bring(compose_folder(), find_python() or sys.executable, run_step, say)
+    except HostError as error:
+        say(f"no Docker Compose: {error}")
+        compose_setup.give_up(compose_folder())
 
 
 def apt_install(tools: list[host.Tool]) -> None:
@@ -92,6 +101,11 @@ def run(command: list[str], environment: dict[str, str], complaint: str, hint: s
     status = subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode
     if status:
         raise HostError(f"{complaint} `{shlex.join(command)}` ended with {status}.", hint)
+
+
+def run_step(command: list[str], complaint: str, hint: str) -> None:
+    """Run a command in this environment, with the system's own folders on its PATH."""
+    run(command, {**os.environ, "PATH": host.search_path()}, complaint, hint)
 
 
 def find_python() -> str | None:
@@ -242,7 +256,9 @@ def main(arguments: list[str]) -> int:
         if arguments == ["lock"]:
             lock()
             return 0
-        if is_ready() and not missing_tools() and prometheus_setup.find(prometheus_folder()):
+        is_compose_wanted = compose_setup.is_wanted(compose_folder())
+        has_programs = not missing_tools() and prometheus_setup.find(prometheus_folder()) is not None
+        if is_ready() and has_programs and not is_compose_wanted:
             return 0
         check_machine()
         with alone():
@@ -250,6 +266,8 @@ def main(arguments: list[str]) -> int:
             if missing:
                 apt_install(missing)
             bring_prometheus()
+            if is_compose_wanted:
+                bring_compose()
             if not is_ready():
                 install()
             say("done")

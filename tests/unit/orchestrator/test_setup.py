@@ -187,7 +187,10 @@ def test_pips_index_and_certificate_are_handed_to_uv(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(
     "name",
-    [f"orchestrator/{name}.py" for name in ("__init__", "setup", "host", "prometheus_setup")],
+    [
+        f"orchestrator/{name}.py"
+        for name in ("__init__", "setup", "host", "prometheus_setup", "compose_setup")
+    ],
 )
 def test_set_up_runs_on_old_pythons(name: str) -> None:
     ast.parse((TOP / name).read_text(), feature_version=(3, 8))
