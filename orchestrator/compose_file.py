@@ -30,9 +30,10 @@ class Images:
 
 @dataclass(frozen=True)
 class PartLimit:
-    """What the engine holds a part's container to."""
+    """What the engine holds a part's container to, and the control group that it shares with others."""
 
     memory_bytes: int | None = None
+    cgroup_parent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def _part(node: NodePlan, part: str, site: Site) -> list[str]:
             if limit.memory_bytes is not None
             else []
         ),
+        *([f"    cgroup_parent: {quoted(limit.cgroup_parent)}"] if limit.cgroup_parent is not None else []),
         labels(node.name, part),
         healthcheck(*knock[part]),
         "",
