@@ -21,7 +21,6 @@ from orchestrator.process import Identity, Process, Stream
 if TYPE_CHECKING:
     from orchestrator.containers import Containers
 
-TOP: Final = Path(__file__).resolve().parent.parent
 AGENT: Final = "agent"  # of a node's containers the one with all the tools, and the right to use them
 KILLED_END_S: Final = 10.0
 SIGNAL_S: Final = 30.0
@@ -52,7 +51,7 @@ class Foothold(Protocol):
         """UsageError when there is nothing to enter."""
 
     def program(self, file: Path) -> list[str]:
-        """The words that run one of our own files there, which imports nothing of ours."""
+        """The words that run one of our own files there, which needs the standard library alone."""
 
     def remove(self) -> None:
         """All of it, by force; what is gone already is no error."""
@@ -104,8 +103,7 @@ class EngineFoothold:
         return ContainerWay(self.url, found[0].id)
 
     def program(self, file: Path) -> list[str]:
-        # By its module's name, which the image finds wherever it keeps our code.
-        return ["python3", "-m", ".".join(file.relative_to(TOP).with_suffix("").parts)]
+        return ["python3", "-I", "-S", "-c", file.read_text()]  # the image has only what nodes need
 
     def remove(self) -> None:
         if self.up is not None and self.up.is_alive():
