@@ -30,7 +30,6 @@ from orchestrator.look import Look
 from orchestrator.preparation import write_secret
 from orchestrator.sharing import Owner
 
-GATE_S: Final = 60.0
 LOOPBACK: Final = "127.0.0.1"
 SIGNALLED: Final = 128  # and the signal's number: the status of whoever was killed by one
 
@@ -173,7 +172,8 @@ class ComposeFleet:
         self._up()
         self._watch = self._containers.watch(self._died)
         self._containers.check_alive()
-        self._open_gate()
+        # Who asks through it before it listens is told so, and asks again.
+        self._gate = Gate((LOOPBACK, self._port("gate", GATE_PORT)), self._gate_token)
 
     def ask(
         self,
@@ -246,13 +246,6 @@ class ComposeFleet:
             lambda identity: self._job.registration.add(up=identity),
             look,
         )
-
-    def _open_gate(self) -> None:
-        """Until it answers on its published port."""
-        port = self._port("gate", GATE_PORT)
-        gate = Gate((LOOPBACK, port), self._gate_token)
-        self._containers.wait_healthy(["gate"], GATE_S)
-        self._gate = gate
 
     def _died(self, death: Death) -> None:
         """A part that ends by itself has told so; of one that was killed nobody else can tell."""

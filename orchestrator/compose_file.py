@@ -151,12 +151,14 @@ def _node(node: NodePlan, site: Site) -> list[str]:
         f"      ctl: {{ipv4_address: {node.ctl_address}}}",
         "",
     ]
+    before = None
     for part in parts(node):
-        lines += _part(node, part, site)
+        lines += _part(node, part, site, before)
+        before = f"{name}-{part}"
     return lines
 
 
-def _part(node: NodePlan, part: str, site: Site) -> list[str]:
+def _part(node: NodePlan, part: str, site: Site, before: str | None) -> list[str]:
     settings = site.hidden / f"{node.name}.json"
     bound = [same(site.hidden / node.name, writable=True), same(settings)]
     knock = {"agent": (node.ctl_address, AGENT_PORT), "ipfs": ("127.0.0.1", IPFS_PORT)}
@@ -172,6 +174,8 @@ def _part(node: NodePlan, part: str, site: Site) -> list[str]:
         f"    <<: *{'agent' if part == 'agent' else 'any'}",
         f'    network_mode: "service:{node.name}"',
         f'    pid: "service:{node.name}"',
+        # Only started, not ready: for that each part waits itself, and the engine asks seldom.
+        *([f"    depends_on: [{before}]"] if before is not None else []),
         f"    entrypoint: {quoted(['python3', '-m', 'node'])}",
         f"    command: {quoted([str(settings), '--parts', part])}",
         *(["    secrets: [swarm-key]"] if part == "ipfs" else []),

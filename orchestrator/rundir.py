@@ -17,6 +17,7 @@ FILES: Final = {
     "scenario.yaml": "the scenario as it was written",
     "plan.json": "scenario and seed resolved, and nothing of the host",
     "binding.json": "what host and run added: driver, engines, peer IDs, CIDs of the shards, limits",
+    "compose.yaml": "the fleet as Docker Compose was told of it, when it was one of containers",
     "facts.json": "the host: kernel, CPU, versions",
     "history.jsonl": "every event of every node, one JSON object in a line",
     "results.json": "the verdict, the checks and the figures; orchestrator/results.py says what each means",
