@@ -45,10 +45,22 @@ def examine() -> Iterator[Finding]:
     for kind, found in cgroups.attempt().items():
         # A run goes on without, and says so: this host can hold a fleet.
         yield Finding(f"{kind} limits", True, cgroups.told(found))
+    yield _docker()
     if missing:
         yield Finding("box", False, "not tried: programs are missing", host.cure_for(missing))
     else:
         yield _tried("box", _try_box, "two nodes in fresh namespaces reach each other, and nothing is left")
+
+
+def _docker() -> Finding:
+    """Never a failure: a host without Docker still holds a fleet, in a box."""
+    from orchestrator import engine  # slow, and not every command asks
+
+    try:
+        with engine.found() as found:
+            return Finding("docker", True, found.said)
+    except ShoalError as error:
+        return Finding("docker", True, f"not used: {error.message}", error.hint)
 
 
 def _tried(name: str, check: Callable[[], None], good: str) -> Finding:

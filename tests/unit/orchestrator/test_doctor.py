@@ -19,6 +19,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(setup, "missing_tools", list)
     monkeypatch.setattr(prometheus_setup, "find", lambda folder: Prometheus(folder / "prometheus", None))
     monkeypatch.setattr(doctor, "_try_box", lambda: None)
+    monkeypatch.setattr(doctor, "_docker", lambda: Finding("docker", True, "engine 28.1.0, Compose 2.40.3"))
     monkeypatch.setattr(
         cgroups, "attempt", lambda: {"cpu": HERE, "memory": cgroups.Refused("not ours", "root")}
     )
@@ -33,8 +34,8 @@ def test_a_good_host_has_one_good_line_per_check(healthy: pytest.MonkeyPatch) ->
     findings = list(doctor.examine())
     assert all(finding.is_good and not finding.cure for finding in findings)
     tools = [tool.program for tool in (*host.TOOLS, *setup.RUN_TOOLS)]
-    limits = ["prometheus", "cpu limits", "memory limits"]
-    assert [finding.name for finding in findings] == ["machine", "python", *tools, *limits, "box"]
+    others = ["prometheus", "cpu limits", "memory limits", "docker"]
+    assert [finding.name for finding in findings] == ["machine", "python", *tools, *others, "box"]
 
 
 def test_a_limit_that_cannot_be_enforced_is_told_and_keeps_nobody_from_running(
@@ -92,3 +93,11 @@ def test_what_this_user_may_not_read_stops_none_of_the_checks(healthy: pytest.Mo
     assert findings["python"].said.endswith("Permission denied: 'python'")
     assert "this user may read" in findings["python"].cure
     assert findings["box"].is_good
+
+
+def test_a_host_without_docker_holds_fleets_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    finding = doctor._docker()
+    assert finding.is_good
+    assert finding.said.startswith("not used: No Docker engine answers at /nowhere/docker.sock")
+    assert "--driver netns" in finding.cure
