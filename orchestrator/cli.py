@@ -300,7 +300,9 @@ def parser() -> tuple[Parser, list[str]]:
         "is one: on PATH, or named by SHOAL_GRAFANA. A scenario's name means its latest run.",
     )
     one.add_argument("finished", metavar="RUN_DIR|SCENARIO", help="a run's directory, or a scenario's name")
-    one.add_argument("--check", action="store_true", help="ask every query once, and say which found nothing")
+    either = one.add_mutually_exclusive_group()
+    either.add_argument("--html", metavar="FILE", help="write all panels as one page, which needs no network")
+    either.add_argument("--check", action="store_true", help="ask every query, and say which found nothing")
     return top, sorted(commands.choices)
 
 

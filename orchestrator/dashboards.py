@@ -15,8 +15,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from node.contract import ExitCode, UsageError
-from orchestrator import finished, grafana, grafana_server, listing, openmetrics, panels, process, prometheus
+from orchestrator import (
+    finished,
+    gallery,
+    grafana,
+    grafana_server,
+    listing,
+    openmetrics,
+    panels,
+    process,
+    prometheus,
+)
 from orchestrator import server as servers
+from orchestrator.chart import Frame
 from orchestrator.panels import Asked, Window
 from orchestrator.server import Server
 
@@ -38,6 +49,8 @@ def main(options: argparse.Namespace) -> int:
             print(f"{listing.shown(directory)}, {said(window)}")
             if options.check:
                 return check(server, window)
+            if options.html:
+                return draw(server, window, directory, Path(options.html))
             show(server, window, folder, ending)
             print("Ctrl-C ends it", flush=True)
             wait_interrupt()
@@ -77,6 +90,32 @@ def served(folder: Path) -> Iterator[Server]:
     argv.append(f"--storage.tsdb.retention.time={FOREVER}")
     with servers.started("Prometheus", argv, port, "/-/ready", folder / "prometheus.log") as server:
         yield server
+
+
+def draw(server: Server, window: Window, directory: Path, file: Path) -> int:
+    """Write all panels as one page."""
+    dashboards = panels.dashboards()
+
+    def ask(dashboard: dict[str, Any], asked: Asked) -> Any:
+        return prometheus.data_of(server.get(panels.path(asked, dashboard, window)))
+
+    found = {
+        (dashboard["title"], panel["id"]): [
+            ask(dashboard, a) for a in panels.of_panel(dashboard["title"], panel)
+        ]
+        for dashboard in dashboards.values()
+        for panel in dashboard["panels"]
+    }
+    home = dashboards[panels.HOME]
+    marks = [ask(home, asked) for asked in panels.all_marks(home)]
+    frame = Frame(window.since_s, window.until_s, window.step_s)
+    title = f"{directory.parent.name}, {directory.name}"
+    try:
+        file.write_text(gallery.page(title, dashboards, found, marks, frame))
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}", "name another file") from error
+    print(f"wrote {listing.shown(file)}; open it in a browser")
+    return ExitCode.HELD
 
 
 def answers(server: Server, window: Window) -> Iterator[tuple[Asked, bool]]:

@@ -60,14 +60,23 @@ def all_asked(dashboard: Mapping[str, Any]) -> Iterator[Asked]:
             raise ValueError(f"{title}: the variable {variable['name']} asks {variable['query']!r}")
         yield Asked(title, f"${variable['name']}", found["selector"], label=found["label"])
     for panel in dashboard["panels"]:
-        nothing = panel.get("fieldConfig", {}).get("defaults", {}).get("noValue")
-        for target in panel.get("targets", []):
-            yield Asked(
-                title, panel["title"], target["expr"], is_instant=bool(target.get("instant")), nothing=nothing
-            )
+        yield from of_panel(title, panel)
+    yield from all_marks(dashboard)
+
+
+def of_panel(title: str, panel: Mapping[str, Any]) -> Iterator[Asked]:
+    """A panel's own queries; a heading has none."""
+    nothing = panel.get("fieldConfig", {}).get("defaults", {}).get("noValue")
+    for target in panel.get("targets", []):
+        is_instant = bool(target.get("instant"))
+        yield Asked(title, panel["title"], target["expr"], is_instant=is_instant, nothing=nothing)
+
+
+def all_marks(dashboard: Mapping[str, Any]) -> Iterator[Asked]:
+    """What is marked on every panel."""
     for marks in dashboard["annotations"]["list"]:
         nothing = "no fault was ever in force"
-        yield Asked(title, f"marks: {marks['name']}", marks["expr"], nothing=nothing)
+        yield Asked(dashboard["title"], f"marks: {marks['name']}", marks["expr"], nothing=nothing)
 
 
 def filled_in(expr: str, dashboard: Mapping[str, Any], window: Window) -> str:

@@ -176,6 +176,17 @@ def test_the_check_says_what_found_nothing(run: Path, tmp_path: Path) -> None:
     assert "found nothing that should have" in lines[-1]
 
 
+def test_the_page_of_all_panels(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    with command(tmp_path, run, "--html", str(file)) as process:
+        said, _ = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
+    assert said.splitlines()[-1] == f"wrote {file}; open it in a browser"
+    page = file.read_text()
+    assert "newest model: last 29 %, most 29 %" in page
+    assert "no data: the scenario has no faults" in page
+
+
 def test_a_grafana_that_does_not_start(run: Path, tmp_path: Path) -> None:
     program = tmp_path / "bin" / "grafana"
     program.parent.mkdir()
