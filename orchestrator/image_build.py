@@ -109,6 +109,8 @@ def run(engine: Engine, file: Path, target: str, say: Say) -> None:
         if started.poll() is None:
             started.kill()
             started.wait()
+        if started.stdout is not None:
+            started.stdout.close()
     if status:
         raise dockerd.complaint("\n".join(last), f"The image {target} could not be built")
 
