@@ -29,7 +29,8 @@ class FakeContainer:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        return {"Labels": self.labels_said, "State": self.status}
+        host = {"NetworkMode": "default"}
+        return {"Labels": self.labels_said, "State": self.status, "HostConfig": host}
 
     def logs(self, *, tail: int) -> bytes:
         return b"".join(self.said.splitlines(keepends=True)[-tail:])
