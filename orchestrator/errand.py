@@ -51,7 +51,7 @@ def run(client: DockerClient, image: str, labels: Mapping[str, str], errand: Err
             user=errand.user,
             cap_drop=["ALL"],
             cap_add=list(errand.capabilities),
-            security_opt=["no-new-privileges:true"],
+            security_opt=["no-new-privileges"],
             read_only=True,
             tmpfs={"/run": "", "/tmp": "mode=1777"},
             network_mode="none",

@@ -227,7 +227,7 @@ def test_the_same_plan_gives_the_same_model_on_both_drivers(
 
 
 def test_a_taken_subnet_is_avoided_and_told(client: docker.DockerClient, tmp_path: Path) -> None:
-    pool = docker.types.IPAMPool(subnet="10.77.0.0/22")
+    pool = docker.types.IPAMPool(subnet="10.77.4.0/22")
     network = client.networks.create("shoal-test-taken", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
     try:
         one = start(tmp_path / "run", TINY, "compose")
@@ -236,6 +236,6 @@ def test_a_taken_subnet_is_avoided_and_told(client: docker.DockerClient, tmp_pat
         network.remove()
     assert "the plan's subnets are taken (shoal-test-taken); this run takes" in one.said
     subnets = one.binding()["subnets"]
-    assert not subnets["data"].startswith("10.77.0.")
+    assert not subnets["ctl"].startswith("10.77.4.")
     # The plan is the same as everywhere.
-    assert one.plan()["network"]["data_subnet"] == "10.77.0.0/22"
+    assert one.plan()["network"]["ctl_subnet"] == "10.77.4.0/22"
