@@ -106,7 +106,7 @@ def _head(plan: Plan, site: Site) -> list[str]:
         "  read_only: true",
         '  tmpfs: ["/run", "/tmp:mode=1777"]',
         "  cap_drop: [ALL]",
-        '  security_opt: ["no-new-privileges:true"]',
+        '  security_opt: ["no-new-privileges"]',
         f"  user: {quoted(f'{site.user}:{site.group}')}",
         f"  environment: {quoted({**python, 'GOMAXPROCS': str(site.threads)})}",
         "  stop_grace_period: 15s",
