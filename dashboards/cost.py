@@ -36,6 +36,11 @@ MODELS_MOVED: Final = (
 OVERHEAD: Final = (
     f"sum({metric(RECEIVED, DATA)}) / (scalar(max({metric('shoal_model_bytes')})) * {MODELS_MOVED})"
 )
+RESIDENT: Final = metric("shoal_part_resident_bytes", NODE)
+MEMORY: Final = f"{metric('shoal_part_proportional_bytes', NODE)} or {RESIDENT}"
+MOST_MEMORY: Final = (
+    f"{metric('shoal_part_proportional_peak_bytes', NODE)} or max_over_time({RESIDENT}[$__range])"
+)
 TESTBED: Final = 'part=~"agent|supervisor"'
 TESTBED_SHARE: Final = (
     f"sum({metric('shoal_part_cpu_seconds_total', TESTBED)}) / sum({metric('shoal_part_cpu_seconds_total')})"
@@ -225,20 +230,18 @@ def _machines() -> Part:
             ),
             lines(
                 "Memory by part",
-                "Proportional size: what several processes share is counted once, in parts.",
-                Query(f"sum by (part) ({metric('shoal_part_proportional_bytes', NODE)})", "{{part}}"),
+                "Proportional size, in which what several processes share is counted once. In containers "
+                "an agent may not see it of other parts: then it is the resident size, with all that is "
+                "shared.",
+                Query(f"sum by (part) ({MEMORY})", "{{part}}"),
                 unit=BYTES,
                 is_stacked=True,
             ),
             lines(
                 "Memory by node",
                 "The same by node, and the largest that was seen of its parts, added up.",
-                Query(f"sum by (node) ({metric('shoal_part_proportional_bytes', NODE)})", "{{node}}"),
-                Query(
-                    f"sum by (node) ({metric('shoal_part_proportional_peak_bytes', NODE)})",
-                    "{{node}}, peaks",
-                    is_dashed=True,
-                ),
+                Query(f"sum by (node) ({MEMORY})", "{{node}}"),
+                Query(f"sum by (node) ({MOST_MEMORY})", "{{node}}, peaks", is_dashed=True),
                 unit=BYTES,
             ),
             lines(
