@@ -1,6 +1,7 @@
 """The agent of a node: its HTTP on the control network, and the dialler that some daemons need.
 
 GET /health            what became of each part             token
+GET /answers           whether the other parts answer on loopback: spoke, silent, refused           token
 GET /events?from=BYTES  lines of the node's events, held open until there are some; X-Next-Offset   token
 GET /metrics           the node's series, its roles' and its IPFS daemon's
 PUT /release           {"round": N}: the aggregator may open rounds up to N                         token
@@ -22,11 +23,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
 from node.accounts import Account
+from node.answers import answers
 from node.contract import HostError, ShoalError, UsageError
 from node.contract.settings import AGENT_PORT, EVENTS_FILE, IPFS_PORT, NodeSettings
 from node.events import Events, read_from
@@ -70,6 +73,9 @@ class Sources:
         for role in settings.roles:
             urls[role] = f"http://{LOOPBACK}:{role_port(settings.roles, role)}/metrics"
         return Sources(urls)
+
+    def ports(self) -> dict[str, int]:
+        return {name: urlsplit(url).port or 0 for name, url in self.urls.items()}
 
 
 class Parts:
@@ -136,6 +142,7 @@ class Agent:
         if self._links is not None:
             self._links.routes.add_to(app.router)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/answers", self._answers)
         app.router.add_get("/events", self._get_events)
         app.router.add_get("/metrics", self._metrics)
         self._instructions.add_to(app.router)
@@ -160,6 +167,9 @@ class Agent:
     async def _health(self, _: web.Request) -> web.Response:
         self._parts.read()
         return web.json_response({"parts": self._parts.health()})
+
+    async def _answers(self, _: web.Request) -> web.Response:
+        return web.json_response(await answers(self._sources.ports()))
 
     async def _get_events(self, request: web.Request) -> web.Response:
         text = request.query.get("from", "0")

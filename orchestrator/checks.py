@@ -73,6 +73,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "lost_packets": Kind(fault_checks.lost_packets, ">=", takes_nodes=True),
     "recovered_within": Kind(fault_checks.recovered_within, "<=", "rounds"),
     "missing_while_cut": Kind(fault_checks.missing_while_cut, None),
+    "missing_while_down": Kind(fault_checks.missing_while_down, None),
+    "interrupted_rounds": Kind(fault_checks.interrupted_rounds, ">="),
 }
 
 

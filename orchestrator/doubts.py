@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from node.contract.plan import FaultPlan, Plan
-from orchestrator.evidence import Event, Evidence
+from orchestrator.evidence import Event, Evidence, wall
 from orchestrator.measurements import Network
+from orchestrator.schedule import WATCHING
 
 LATE_SHARE: Final = 0.05  # of held packets may come later than tolerated
 OUTSIDE_SHARE: Final = 0.05  # of the probes during the run may be outside
@@ -27,8 +28,13 @@ def network_doubts(
     found = fault_doubts(evidence)
     found += [f"round {e['round']} was opened before it was released" for e in evidence.of("release_missing")]
     found += link_doubts(evidence)
+    blind = unwatched_at_the_end(evidence)
     found += few(
-        [f"the links of {e['of']} could not be read at the end" for e in evidence.of("links_unread")]
+        [
+            f"the links of {e['of']} could not be read at the end"
+            for e in evidence.of("links_unread")
+            if e["of"] not in blind
+        ]
     )
     if Network(plan).is_shaped():
         found += calibration_doubts(calibration)
@@ -102,7 +108,41 @@ def unanswered(evidence: Evidence) -> list[Event]:
 def is_between(fault: FaultPlan, pair: set[str]) -> bool:
     """Whether the fault cuts or changes a link between these two, in either direction."""
     deaf = any({node, peer} == pair for node, peers in fault.deaf.items() for peer in peers)
-    return deaf or any(set(link) == pair for link in fault.change.get("links", ()))
+    without_agent = any(is_unwatched(fault, node) for node in pair)
+    return deaf or without_agent or any(set(link) == pair for link in fault.change.get("links", ()))
+
+
+def is_unwatched(fault: FaultPlan, node: str) -> bool:
+    """Whether the fault leaves the node's links to themselves: its agent is down."""
+    return bool(WATCHING & set(fault.parts.get(node, ())))
+
+
+def unwatched_at_the_end(evidence: Evidence) -> set[str]:
+    """Nodes whose agents a fault has taken, and not given back: that is no doubt, but told in the results."""
+    return {
+        node
+        for fault in evidence.plan.faults
+        if evidence.of("fault_started", fault=fault.id) and not evidence.of("fault_healed", fault=fault.id)
+        for node in fault.parts
+        if is_unwatched(fault, node)
+    }
+
+
+def unwatched_seconds(plan: Plan, history: Sequence[Event]) -> dict[str, float]:
+    """By node: how long its agent was down by a fault, until it was verified to be back, or the end."""
+    evidence = Evidence(plan, history, {})
+    found: dict[str, float] = {}
+    for fault in plan.faults:
+        begun = evidence.of("fault_started", fault=fault.id)
+        if not begun:
+            continue
+        since = wall(begun[0], begun[0]["requested_ns"])
+        back = evidence.of("fault_verified", fault=fault.id, phase="heal")
+        until = float(back[-1]["wall"]) if back else max(float(e["wall"]) for e in history)
+        for node in fault.parts:
+            if is_unwatched(fault, node):
+                found[node] = found.get(node, 0.0) + until - since
+    return found
 
 
 def calibration_doubts(calibration: Mapping[str, Any] | None) -> list[str]:

@@ -9,6 +9,9 @@ from typing import Any
 from node.contract.plan import FaultPlan, Plan
 
 Event = Mapping[str, Any]
+NEEDED = frozenset(
+    {"trainer", "aggregator", "ipfs", "node"}
+)  # parts without which a node has no part in rounds
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,29 @@ class Evidence:
 
     def cut_off(self, fault: FaultPlan) -> list[str]:
         """The workers that cannot talk with the aggregator while the fault lasts: either does not hear."""
-        leads = [node.name for node in self.plan.nodes if "aggregator" in node.roles]
-        workers = [node.name for node in self.plan.nodes if "trainer" in node.roles]
+        leads = self._with_role("aggregator")
         return [
             worker
-            for worker in workers
+            for worker in self._with_role("trainer")
             if any(lead in fault.deaf.get(worker, {}) or worker in fault.deaf.get(lead, {}) for lead in leads)
         ]
+
+    def down(self, fault: FaultPlan) -> list[str]:
+        """The workers that cannot take part while the fault lasts, since they or their daemons are down."""
+        return [name for name in self._with_role("trainer") if NEEDED & set(fault.parts.get(name, ()))]
+
+    def is_headless(self, fault: FaultPlan) -> bool:
+        """Whether nobody takes updates while the fault lasts."""
+        return any(NEEDED & set(fault.parts.get(name, ())) for name in self._with_role("aggregator"))
+
+    def kept_out(self, fault: FaultPlan) -> list[str]:
+        """The workers that cannot hand in anything while the fault lasts, for whatever reason."""
+        if self.is_headless(fault):
+            return self._with_role("trainer")
+        return sorted({*self.cut_off(fault), *self.down(fault)})
+
+    def _with_role(self, role: str) -> list[str]:
+        return [node.name for node in self.plan.nodes if role in node.roles]
 
     def cuts(self, fault: FaultPlan) -> list[tuple[float, float]]:
         """From when on, and until when, it certainly was in force everywhere; by the wall clock."""

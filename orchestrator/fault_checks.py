@@ -6,6 +6,7 @@ A network that was not, or was not seen to be, as asked makes them unknown, neve
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from node.contract.plan import FaultPlan
 from orchestrator.doubts import fault_doubts, few
@@ -38,15 +39,15 @@ def faults_verified(evidence: Evidence) -> Observed:
 
 
 def recovered_within(evidence: Evidence) -> Observed:
-    """Rounds opened after a heal until the slowest of those that it had cut off has an accepted update."""
+    """Rounds opened after a heal until the slowest of those that were kept out has an accepted update."""
     worst = Observed(0, 0, "")
     for fault in evidence.plan.faults:
-        for worker in evidence.cut_off(fault):
+        for worker in evidence.kept_out(fault):
             if fault.heal is not None:
                 found = recovery(evidence, fault, worker)
                 worst = max(worst, found, key=lambda observed: (observed.high, observed.low))
     if not worst.said:
-        raise UnobservedError("no fault cuts a worker off and is healed")
+        raise UnobservedError("no fault keeps a worker out and is healed")
     return worst
 
 
@@ -74,17 +75,39 @@ def nth(count: int) -> str:
 
 def missing_while_cut(evidence: Evidence) -> Observed:
     """Whoever was cut off from the aggregator during a whole round had no accepted update in it."""
+    return missing_while(evidence, evidence.cut_off, "cut off")
+
+
+def missing_while_down(evidence: Evidence) -> Observed:
+    """Whoever, or whose daemon, was killed or paused during a whole round had no accepted update in it."""
+    return missing_while(evidence, evidence.down, "down")
+
+
+def missing_while(evidence: Evidence, whom: Callable[[FaultPlan], list[str]], how: str) -> Observed:
     seen: list[tuple[Round, str]] = []
     for fault in evidence.plan.faults:
         for since, until in evidence.cuts(fault):
             whole = [one for one in evidence.rounds() if since <= one.opened and one.closed <= until]
-            seen += [(one, worker) for one in whole for worker in evidence.cut_off(fault)]
+            seen += [(one, worker) for one in whole for worker in whom(fault)]
     if not seen:
-        raise UnobservedError("no worker was cut off during a whole round")
+        raise UnobservedError(f"no worker was {how} during a whole round")
     heard = [f"{worker} in round {one.number}" for one, worker in seen if worker in one.accepted]
     if heard:
-        return Observed(0, 0, f"cut off and yet accepted: {', '.join(few(heard))}")
-    return Observed(1, 1, f"{len(seen)} updates of workers that were cut off are missing, as they must")
+        return Observed(0, 0, f"{how} and yet accepted: {', '.join(few(heard))}")
+    return Observed(1, 1, f"{len(seen)} updates of workers that were {how} are missing, as they must")
+
+
+def interrupted_rounds(evidence: Evidence) -> Observed:
+    """Rounds in whose middle the aggregator went down, and that were closed all the same."""
+    ends = [
+        (fault, span[0])
+        for fault in evidence.plan.faults
+        if evidence.is_headless(fault) and evidence.is_verified(fault.id, "start")
+        for span in evidence.cuts(fault)
+    ]
+    found = {one.number for one in evidence.rounds() for _, at in ends if one.opened < at < one.closed}
+    said = f"{len(found)} rounds were closed although the aggregator went down in them"
+    return Observed(len(found), len(found) if evidence.is_whole() else math.inf, said)
 
 
 def lost_packets(evidence: Evidence) -> Observed:

@@ -13,7 +13,10 @@ RULE: Final = (
     *("duplicate", "corrupt", "reorder", "trace", "trace_repeats", "profile"),
 )
 MATRIX: Final = ("latency", "jitter", "loss", "rate")
-FAULTS: Final = ("partition", "degrade", "flapping")  # each the name of a file in orchestrator/faults/
+# Each the name of a file in orchestrator/faults/.
+FAULTS: Final = ("partition", "degrade", "flapping", "kill", "pause", "restart")
+PART_FAULTS: Final = ("kill", "pause", "restart")  # those that act upon processes, not upon links
+PARTS: Final = ("worker", "trainer", "ipfs", "agent", "aggregator", "node")
 HOWS: Final = ("drop", "reject")
 # Every key that there is, by the path to it; `*` is a name of the person's own, `[]` an entry of a list.
 # In the places of RULED there are those of RULE too.
@@ -48,6 +51,9 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "faults[].partition.one_way": ("from", "to"),
     "faults[].degrade": ("targets", "between", "from", "to"),
     "faults[].flapping": ("period", "down"),  # and those of a partition
+    "faults[].kill": ("targets", "part"),
+    "faults[].pause": ("targets", "part"),
+    "faults[].restart": ("targets", "part"),
 }
 RULED: Final = ("classes.*", "network.default", "network.zones[]", "network.links[]", "faults[].degrade")
 ENGINES: Final = ("auto", "kubo", "embedded")

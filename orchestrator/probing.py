@@ -10,9 +10,12 @@ from typing import Any, Final
 from node.contract import ExitCode, ShoalError
 from node.contract.plan import LinkPlan, Plan
 from node.contract.probes import (
+    Answer,
     CloseSink,
     Echo,
     Echoed,
+    Knock,
+    Knocked,
     Opened,
     OpenSink,
     Received,
@@ -20,6 +23,7 @@ from node.contract.probes import (
     Sent,
 )
 from node.contract.schema import T, from_json, to_json
+from node.contract.settings import SWARM_PORT
 
 Post = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]  # node, path, body → its answer
 
@@ -31,6 +35,7 @@ HEARD_LOSSY_PACKETS: Final = 60
 LOSSY: Final = 0.2
 PACKETS_PER_S: Final = 100.0
 ECHOES: Final = 5
+KNOCK_MS: Final = 3000.0  # a lost packet is sent again after one second, and after two more
 
 
 class ProbeFailedError(ShoalError):
@@ -61,6 +66,12 @@ class Prober:
     def echo(self, node: str, peer: str, count: int, interval_ms: float) -> Echoed:
         timeout_ms = self.way_ms(node, peer) + self.way_ms(peer, node) + ON_ITS_WAY_MS
         return self._ask(Echoed, node, "echo", Echo(self._address[peer], count, interval_ms, timeout_ms))
+
+    def knock(self, node: str, peer: str) -> Answer:
+        """Whether the peer's daemon speaks to the node; a handshake, then what the daemon says."""
+        timeout_ms = 2 * (self.way_ms(node, peer) + self.way_ms(peer, node)) + KNOCK_MS
+        wanted = Knock(self._address[peer], SWARM_PORT, timeout_ms)
+        return self._ask(Knocked, node, "knock", wanted).answer
 
     def packets(
         self,

@@ -1,4 +1,4 @@
-"""How soon workers that were cut off came back after the heal. Pure."""
+"""How soon workers that were cut off, or down, came back after the heal. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def recovery_seconds(plan: Plan, history: Sequence[Event]) -> dict[str, dict[str
     found: dict[str, dict[str, Any]] = {}
     for fault in plan.faults:
         healed = evidence.of("fault_healed", fault=fault.id)
-        workers = evidence.cut_off(fault)
+        workers = evidence.kept_out(fault)
         if healed and workers:
             at = max(instants(healed[0]), default=float(healed[0]["wall"]))
             found[fault.id] = {worker: _row(evidence, worker, at) for worker in workers}
@@ -23,12 +23,12 @@ def recovery_seconds(plan: Plan, history: Sequence[Event]) -> dict[str, dict[str
 
 
 def _row(evidence: Evidence, worker: str, healed: float) -> dict[str, float | None]:
-    """Until the next cut; what came later is no recovery from this one."""
+    """Until they are kept out again; what came later is no recovery from this one."""
     cut_again = min(
         (
             float(event["wall"])
             for other in evidence.plan.faults
-            if worker in evidence.cut_off(other)
+            if worker in evidence.kept_out(other)
             for event in evidence.of("fault_started", fault=other.id)
             if event["wall"] > healed
         ),

@@ -32,9 +32,10 @@ KEYS: Final = {
     "link_probes": "round trips probed during the run: count, and how many were outside what can be",
     "faults": "each fault: nodes, skew_ms between the first and the last of them, whether start and heal "
     "were verified",
-    "recovery_seconds": "by fault and worker that it cut off: from the instant at which the heal was in "
-    "force to the worker's first answered control request (answered; null when it was not waiting for an "
-    "answer at the heal, or for less than 2.5 s) and to its first accepted update (accepted)",
+    "unwatched_seconds": "by node: how long nobody watched its links, since a fault had taken its agent",
+    "recovery_seconds": "by fault and worker that it cut off or took down: from the instant at which the "
+    "heal was in force to the worker's first answered control request (answered; null when it was not "
+    "waiting for an answer at the heal, or for less than 2.5 s) and to its first accepted update (accepted)",
     "transport": "how soon TCP and the daemon notice a dead link and its return",
     "limits": "which nodes' CPU and memory were to be limited, whether they were, and what the "
     "kernel counted: seconds held back, processes killed for memory, peak; null when none",
@@ -135,6 +136,7 @@ def network_figures(
         "link_probes": doubts.probes_told(history),
         "faults": [fault_row(Evidence(plan, history, {}), fault) for fault in plan.faults],
         "recovery_seconds": recovery_seconds(plan, history),
+        "unwatched_seconds": doubts.unwatched_seconds(plan, history),
     }
 
 

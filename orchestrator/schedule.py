@@ -20,6 +20,9 @@ Event = Mapping[str, Any]
 Offset = Callable[[str], int]  # by node: its clock minus the orchestrator's
 Verb = Literal["start", "flap", "heal"]
 NS: Final = 1_000_000_000
+SIGNS: Final = {"trainer_ready": "trainer", "shards_added": "aggregator"}  # of what was started again
+WATCHING: Final = frozenset({"agent", "node"})  # parts without which nobody acts on a node's links
+FIRST_ROUND: Final = 1
 ALREADY: Final = 0  # due since the run began; a round's own moment is its waiting, not an instant
 
 
@@ -36,13 +39,15 @@ class Step:
 class State:
     """What the history says of faults and rounds."""
 
-    opened_ns: int | None = None  # round 1
+    opened: Mapping[int, int] = field(default_factory=dict)  # by round: when it was opened first
     reached: int = 0  # the highest round that was open, or waits to be
     waiting: int | None = None  # the round that waits to be released
     started: Mapping[str, int] = field(default_factory=dict)
     healed: Mapping[str, int] = field(default_factory=dict)
     flaps: Mapping[str, int] = field(default_factory=dict)  # an odd number: it hears again for now
     settled: frozenset[tuple[str, str]] = frozenset()  # fault and phase: verified, or known not to be
+    # Node and part: when it told last that it had begun to work.
+    signs: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def is_in_force(self, fault: str) -> bool:
         return fault in self.started and fault not in self.healed
@@ -57,9 +62,13 @@ def after(state: State, event: Event, offset_ns: Offset) -> State:
             return replace(state, waiting=None)
         case "round_opened":
             state = replace(state, waiting=None, reached=max(state.reached, event["round"]))
-            if state.opened_ns is None and event["round"] == 1:
-                state = replace(state, opened_ns=event["mono_ns"] - offset_ns(event["node"]))
-            return state
+            if event["round"] in state.opened:
+                return state
+            opened_ns = event["mono_ns"] - offset_ns(event["node"])
+            return replace(state, opened={**state.opened, event["round"]: opened_ns})
+        case "trainer_ready" | "shards_added":
+            sign = (event["node"], SIGNS[event["kind"]])
+            return replace(state, signs={**state.signs, sign: event["mono_ns"] - offset_ns(event["node"])})
         case "fault_started":
             return replace(state, started={**state.started, event["fault"]: _last_ns(event)})
         case "fault_flapped":
@@ -99,7 +108,9 @@ def moment(when: When, of: FaultPlan, state: State) -> int | None:
         case "round":
             return ALREADY if state.reached >= when.round else None
         case "time":
-            since = state.opened_ns
+            since = state.opened.get(FIRST_ROUND)
+        case "within":
+            since = state.opened.get(when.round)
         case "after":
             since = state.healed.get(when.fault or "")
         case "lasting":
@@ -172,6 +183,21 @@ def pauses(plan: Plan) -> tuple[int, ...]:
     return tuple(sorted({when.round for when in moments if when.kind == "round"}))
 
 
+def down(plan: Plan, state: State) -> dict[str, tuple[str, ...]]:
+    """By node: the parts that are killed or stopped on purpose, or are not known to work again."""
+    found: dict[str, tuple[str, ...]] = {}
+    for fault in plan.faults:
+        if fault.id in state.started and (fault.id, "heal") not in state.settled:
+            for node, parts in fault.parts.items():
+                found[node] = (*found.get(node, ()), *parts)
+    return found
+
+
+def unwatched(plan: Plan, state: State) -> frozenset[str]:
+    """Nodes whose agents are among those: nobody acts on their links."""
+    return frozenset(node for node, parts in down(plan, state).items() if WATCHING & set(parts))
+
+
 def cut_now(plan: Plan, state: State) -> Deaf:
     """Whom each node does not hear now, by all faults in force together."""
     return partitions.union(*(fault.deaf for fault in plan.faults if is_cutting(fault, state)))
@@ -190,6 +216,11 @@ def cuts_at(plan: Plan, state: State, node: str) -> list[Cut]:
         for fault in plan.faults
         if is_cutting(fault, state) and node in fault.deaf
     ]
+
+
+def uncut_at(plan: Plan, state: State, node: str) -> list[str]:
+    """The faults that cut something at the node at other times, and not now."""
+    return [fault.id for fault in plan.faults if node in fault.deaf and not is_cutting(fault, state)]
 
 
 def links_now(plan: Plan, state: State) -> tuple[LinkPlan, ...]:

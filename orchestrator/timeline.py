@@ -17,16 +17,22 @@ from orchestrator import schedule
 from orchestrator.faults.degrade import Degrade
 from orchestrator.faults.fault import Effect, Fault, Fleet, Phase, Scene, Verified, lead_ns
 from orchestrator.faults.flapping import Flapping
+from orchestrator.faults.kill import Kill
 from orchestrator.faults.partition import Partition
+from orchestrator.faults.parts import PartFault
+from orchestrator.faults.pause import Pause
+from orchestrator.faults.restart import Restart
 from orchestrator.history import History
 from orchestrator.progress import few_names
 from orchestrator.schedule import State, Step
 
 LOOK_S: Final = 0.25
-VERIFY_S: Final = 30.0  # less than rounds wait for their release
+VERIFY_S: Final = 30.0  # less than rounds wait for their release, as the next one
+DOWN_S: Final = 15.0  # until what was killed or stopped no longer answers
+BACK_S: Final = 100.0  # until what was killed works again: a trainer fetches its data, and traces its model
 RETRY_S: Final = 0.1
 ATTEMPTS: Final = 2  # a probe may get lost on a lossy link
-RESTORE_S: Final = 15.0
+RESTORE_S: Final = 60.0  # an agent may have to be started before
 JOIN_S: Final = 45.0
 MOST_VERIFIED_AT_ONCE: Final = 8
 TIMELINE: Final = "timeline"  # in events, where no single fault has failed
@@ -85,7 +91,8 @@ class Timeline:
             for step in schedule.due(self._plan, self._state, time.monotonic_ns() + early_ns):
                 self._take(step)
         self._show()
-        if (round_ := schedule.releasable(self._plan, self._state)) is not None:
+        round_ = schedule.releasable(self._plan, self._state)
+        if round_ is not None and not self._is_silenced():
             self._release(round_)
         coming = schedule.coming(self._plan, self._state)
         left_ns = min((step.at_ns for step in coming), default=0) - early_ns - time.monotonic_ns()
@@ -113,6 +120,10 @@ class Timeline:
         else:
             self._tell(step, is_cut, effect)
         self._catch_up()
+        if step.verb == "heal":  # agents that were down have heard nothing meanwhile
+            for node, parts in plan.parts.items():
+                if schedule.WATCHING & set(parts):
+                    self._ask(self._restore, node)
         if step.verb != "flap" and (plan.id, step.verb) not in self._state.settled:
             self._ask(self._verify, fault, step.verb)
 
@@ -136,9 +147,19 @@ class Timeline:
         where = "one node" if count == 1 else f"{count} nodes within {effect.skew_ms:.1f} ms"
         self._say(f"  {step.fault.id} {_news(step)}, on {where}")
 
+    def _is_silenced(self) -> bool:
+        """Whether the aggregator's agent is down on purpose: waiting for its answer would delay its heal."""
+        aggregators = {node.name for node in self._plan.nodes if "aggregator" in node.roles}
+        return any(
+            aggregators & fault.parts.keys() and self._state.is_in_force(fault.id)
+            for fault in self._plan.faults
+            if any(schedule.WATCHING & set(parts) for parts in fault.parts.values())
+        )
+
     def _show(self) -> None:
         """For the metrics; where the agent does not answer it is tried again, since nothing depends on it."""
-        if (now := schedule.shown(self._plan, self._state)) == self._shown:
+        now = schedule.shown(self._plan, self._state)
+        if now == self._shown or self._is_silenced():
             return
         with contextlib.suppress(ShoalError):
             self._fleet.show(now)
@@ -172,11 +193,13 @@ class Timeline:
         self._say(f"  {fault.plan.id}: {outcome} {found.said}")
 
     def _verified(self, fault: Fault, phase: Phase) -> Verified:
-        until_s = time.monotonic() + VERIFY_S
+        until_s = time.monotonic() + _patience_s(fault.plan, phase)
         attempts = 0
         while True:
             found = fault.verify(self._fleet, self._look, phase)
-            if phase == "start" and self._is_over(fault):  # then the probes may have seen it healed
+            if (
+                phase == "start" and fault.plan.kind != "restart" and self._is_over(fault)
+            ):  # then the probes may have seen it healed
                 return Verified(False, "it was healed before it could be verified")
             attempts += found.verified is False
             is_late = time.monotonic() >= until_s or self._ended.is_set()
@@ -201,6 +224,9 @@ class Timeline:
             schedule.cut_now(plan, self._state),
             schedule.links_now(plan, self._state),
             schedule.unsteady(plan, self._state),
+            schedule.down(plan, self._state),
+            schedule.unwatched(plan, self._state),
+            self._state.signs,
         )
 
     def _restore(self, node: str) -> None:
@@ -221,7 +247,9 @@ class Timeline:
     def _put_all(self, node: str) -> None:
         cuts = schedule.cuts_at(self._plan, self._state, node)
         links = schedule.links_now(self._plan, self._state)
-        if links != self._plan.links:
+        for fault in schedule.uncut_at(self._plan, self._state, node):
+            self._fleet.remove_cut(node, fault, time.monotonic_ns())
+        if any("links" in fault.change for fault in self._plan.faults):
             self._fleet.put_links(node, self._fleet.tables(links)[node])
         for cut in cuts:
             self._fleet.put_cut(node, cut, time.monotonic_ns())
@@ -238,9 +266,19 @@ def _news(step: Step) -> str:
     return f"begins for {whom} ({step.fault.text})" if step.verb == "start" else f"is healed for {whom}"
 
 
+def _patience_s(fault: FaultPlan, phase: Phase) -> float:
+    """How long it may take until it is so; a restart's start is seen only when somebody is there again."""
+    if not fault.parts:
+        return VERIFY_S
+    return BACK_S if phase == "heal" or fault.kind == "restart" else DOWN_S
+
+
 def _made(fault: FaultPlan, plan: Plan) -> Fault:
     """The fault's own code."""
     if fault.kind == "degrade":
         return Degrade(fault)
+    of_parts: Mapping[str, type[PartFault]] = {"kill": Kill, "pause": Pause, "restart": Restart}
+    if fault.kind in of_parts:
+        return of_parts[fault.kind](fault, plan)
     cutting: Mapping[str, type[Partition]] = {"partition": Partition, "flapping": Flapping}
     return cutting[fault.kind](fault, [(link.to, link.from_) for link in plan.links])

@@ -85,7 +85,20 @@ class Vigil:
             and event["node"] in aggregators
             and not event.get("expected")
             and (event["kind"], event["part"]) != ("part_ended", "agent")  # it is started again
+            and not self._is_meant(event)
             for event in self._history.events
+        )
+
+    def _is_meant(self, event: Event) -> bool:
+        """Whether it says of a daemon that it does not answer, while a fault has it so."""
+        return (
+            event["kind"] == "failed"
+            and event["part"] == "ipfs"
+            and any(
+                {"ipfs", "node"} & set(fault.parts.get(event["node"], ()))
+                and fault.id in {begun["fault"] for begun in self._history.of("fault_started")}
+                for fault in self._plan.faults
+            )
         )
 
     def _check_lost(self) -> None:

@@ -130,9 +130,9 @@ class CheckPlan:
 class When:
     """A moment of a run. Rounds wait at their opening until what is due then is in force."""
 
-    kind: Literal["time", "round", "after", "lasting"]
-    # of `time`: since the opening of round 1; of `after`: since the end of the fault that it names;
-    # of `lasting`: since this fault's own start
+    kind: Literal["time", "round", "within", "after", "lasting"]
+    # of `time`: since the opening of round 1; of `within`: since the opening of the round, which does not wait;
+    # of `after`: since the end of the fault that it names; of `lasting`: since this fault's own start
     seconds: float = 0.0
     round: int = 0
     fault: str | None = None  # of `after`
@@ -150,6 +150,7 @@ class FaultPlan:
     heal: When | None  # None: it lasts to the end
     deaf: dict[str, dict[str, CutHow]] = field(default_factory=dict)  # node → whom it no longer hears
     change: dict[str, Any] = field(default_factory=dict)  # what else the kind needs, resolved
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)  # node → which parts are hit; `node`: all
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Carrier = Literal["udp", "tcp"]
+# Of whom a connection was made to: something came, nothing came in time, or nobody listened.
+Answer = Literal["spoke", "silent", "refused"]
 
 UDP_HEADERS_BYTES = 42  # Ethernet, IP, UDP
 TCP_SEGMENT_SHARE = 1448 / 1514  # of a full segment with timestamps that is payload
@@ -30,6 +32,20 @@ class Echo:
 class Echoed:
     sent: int
     rtt_ms: tuple[float, ...]  # of those that came back, in the order in which they were sent
+
+
+@dataclass(frozen=True)
+class Knock:
+    """`do: knock`. Connect to a port of a peer, and wait for the first byte: libp2p's listeners speak first."""
+
+    peer_address: str
+    port: int
+    timeout_ms: float
+
+
+@dataclass(frozen=True)
+class Knocked:
+    answer: Answer
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from node.contract.probes import (
     CloseSink,
     Echo,
     Echoed,
+    Knock,
+    Knocked,
     Opened,
     OpenSink,
     Received,
@@ -62,19 +64,21 @@ class Probes:
         """For the agent itself: echoes to a peer."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._echo, wanted)
 
-    def make(self, request: Mapping[str, Any]) -> Echoed | Opened | Sent | Received:
+    def make(self, request: Mapping[str, Any]) -> Echoed | Knocked | Opened | Sent | Received:
         """Do one probe, in this thread."""
         what = {key: value for key, value in request.items() if key != "do"}
         match request.get("do"):
             case "echo":
                 return self._echo(from_json(Echo, what))
+            case "knock":
+                return self._knock(from_json(Knock, what))
             case "open":
                 return self._open(from_json(OpenSink, what))
             case "send":
                 return self._send(from_json(Send, what))
             case "close":
                 return self._close(from_json(CloseSink, what))
-        raise UsageError(f"there is no probe {request.get('do')!r}", "do: echo, open, send or close")
+        raise UsageError(f"there is no probe {request.get('do')!r}", "do: echo, knock, open, send or close")
 
     def close(self) -> None:
         """End all sinks and wait for no probe."""
@@ -85,6 +89,17 @@ class Probes:
     def _echo(self, wanted: Echo) -> Echoed:
         with icmp.opened(self._address, self._interface) as link:
             return icmp.echo(link, wanted)
+
+    def _knock(self, wanted: Knock) -> Knocked:
+        with self._bound("tcp") as link:
+            link.settimeout(wanted.timeout_ms / 1000)
+            try:
+                link.connect((wanted.peer_address, wanted.port))
+                return Knocked("spoke" if link.recv(1) else "refused")
+            except TimeoutError:
+                return Knocked("silent")
+            except ConnectionError:
+                return Knocked("refused")
 
     def _open(self, wanted: OpenSink) -> Opened:
         self._sinks = {number: sink for number, sink in self._sinks.items() if not sink.is_over()}

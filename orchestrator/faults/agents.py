@@ -1,4 +1,4 @@
-"""What faults may do to a fleet, done by the nodes' agents."""
+"""What faults may do to a fleet, done by the nodes' agents; to their parts, by the driver."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from node.contract import ShoalError
 from node.contract.faults import FaultsNow
 from node.contract.links import Cut, CutDone, InForce, LinkTable
 from node.contract.plan import LinkPlan, Plan
-from node.contract.probes import PROBE_S
+from node.contract.probes import PROBE_S, Answer
 from node.contract.schema import from_json, to_json
 from node.links.table import tables
+from orchestrator.faults.fault import PartControl, PartState
 from orchestrator.probing import Prober
 from orchestrator.schedule import link_states
 
 # Node, method, path, body and patience → the answer; ShoalError when there is none, or a refusal.
 Call = Callable[[str, str, str, Mapping[str, Any] | None, float], Mapping[str, Any]]
 ANSWER_S: Final = 15.0  # beyond the instant that was asked for
+KNOCK_S: Final = 3.0
+AGENT: Final = "agent"
 SHOW_S: Final = 2.0  # nothing waits for it
 CLOCK_READS: Final = 3
 
@@ -30,6 +33,7 @@ class AgentFleet:
 
     def __init__(self, plan: Plan, call: Call) -> None:
         self._plan, self._call = plan, call
+        self.parts: PartControl | None = None  # once there are any
         self._aggregator = next(node.name for node in plan.nodes if "aggregator" in node.roles)
         self._prober = Prober(lambda node, path, body: call(node, "POST", path, body, PROBE_S), slowest(plan))
         self._offsets: dict[str, int] = {}
@@ -54,8 +58,45 @@ class AgentFleet:
     def hears(self, node: str, peer: str) -> bool:
         return self._prober.hears(node, peer)
 
+    def answers(self, node: str, part: str) -> Answer:
+        if part == AGENT:
+            try:
+                self._call(node, "GET", "/health", None, KNOCK_S)
+            except ShoalError:
+                return "silent"
+            return "spoke"
+        said: Answer = self._call(node, "GET", "/answers", None, ANSWER_S)[part]
+        return said
+
+    def knock(self, node: str, peer: str) -> Answer:
+        return self._prober.knock(node, peer)
+
+    def started(self, node: str) -> Mapping[str, int]:
+        parts = self._call(node, "GET", "/health", None, ANSWER_S)["parts"]
+        return {part: seen["start_ticks"] for part, seen in parts.items() if seen["is_up"]}
+
     def rtt_ms(self, node: str, peer: str) -> float | None:
         return self._prober.rtt_ms(node, peer)
+
+    def kill(self, node: str, part: str) -> None:
+        self._parts().kill(node, part)
+
+    def pause(self, node: str, part: str) -> None:
+        self._parts().pause(node, part)
+
+    def resume(self, node: str, part: str) -> None:
+        self._parts().resume(node, part)
+
+    def start(self, node: str, part: str) -> None:
+        self._parts().start(node, part)
+
+    def state(self, node: str, part: str) -> PartState:
+        return self._parts().state(node, part)
+
+    def _parts(self) -> PartControl:
+        if self.parts is None:
+            raise ShoalError("nobody can act upon this fleet's parts", "this is a mistake of ours")
+        return self.parts
 
     def release(self, round_: int) -> None:
         self._call(self._aggregator, "PUT", "/release", {"round": round_}, ANSWER_S)

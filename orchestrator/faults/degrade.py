@@ -26,15 +26,16 @@ class Degrade:
         self._nodes = sorted({name for pair in self._links for name in pair})
 
     def inject(self, fleet: Fleet, scene: Scene, at_ns: int, /) -> Effect:
-        return self._put(fleet, changed(scene.links, [self.plan]), at_ns)
+        return self._put(fleet, scene, changed(scene.links, [self.plan]), at_ns)
 
     def heal(self, fleet: Fleet, scene: Scene, at_ns: int, /) -> Effect:
-        return self._put(fleet, scene.links, at_ns)
+        return self._put(fleet, scene, scene.links, at_ns)
 
-    def _put(self, fleet: Fleet, links: tuple[LinkPlan, ...], at_ns: int) -> Effect:
+    def _put(self, fleet: Fleet, scene: Scene, links: tuple[LinkPlan, ...], at_ns: int) -> Effect:
         """Whole tables have no instant of their own, so the orchestrator waits for it."""
         tables = fleet.tables(links)
-        at_ns = common_instant(len(self._nodes), at_ns)
+        nodes = self._watched(scene)
+        at_ns = common_instant(len(nodes), at_ns)
 
         def put(node: str) -> int:
             if (left_s := (at_ns - time.monotonic_ns()) / 1e9) > 0:
@@ -44,11 +45,16 @@ class Degrade:
                 raise ShoalError("; ".join(done.mismatches))
             return time.monotonic_ns()
 
-        return on_all(self._nodes, put, at_ns)
+        return on_all(nodes, put, at_ns)
+
+    def _watched(self, scene: Scene) -> list[str]:
+        """Whoever has no agent now is told when it is back."""
+        return [node for node in self._nodes if node not in scene.unwatched]
 
     def verify(self, fleet: Fleet, look: Callable[[], Scene], _: Phase, /) -> Verified:
         before = look()
-        wrong = [said for node in self._nodes for said in _read_back(fleet, node)]
+        nodes = self._watched(before)
+        wrong = [said for node in nodes for said in _read_back(fleet, node)]
         echoed, slow = self._echo(fleet, before)
         if before.links != look().links:
             return Verified(None, "links changed while they were probed")
@@ -56,7 +62,7 @@ class Degrade:
         if wrong:
             return Verified(False, "; ".join(wrong[:4]))
         timed = f", {echoed} round trips as expected" if echoed else ""
-        return Verified(True, f"{len(self._nodes)} nodes read back as asked{timed}")
+        return Verified(True, f"{len(nodes)} nodes read back as asked{timed}")
 
     def _echo(self, fleet: Fleet, scene: Scene) -> tuple[int, list[str]]:
         """Round trips where the fault changes latency; the kernel's own word is not enough there."""
@@ -66,6 +72,8 @@ class Degrade:
         echoed, wrong = 0, []
         for pair in _spread(sorted({(min(pair), max(pair)) for pair in self._links})):
             there, back = by_pair[pair], by_pair[pair[1], pair[0]]
+            if scene.unwatched.intersection(pair):
+                continue
             if pair[1] in scene.deaf.get(pair[0], ()) or pair[0] in scene.deaf.get(pair[1], ()):
                 continue
             asked_ms = there.latency_ms + back.latency_ms

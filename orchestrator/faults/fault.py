@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from node.contract import ShoalError
 from node.contract.faults import FaultsNow
 from node.contract.links import Cut, CutDone, InForce, LinkTable
 from node.contract.plan import FaultPlan, LinkPlan
+from node.contract.probes import Answer
 from orchestrator.partitions import Deaf
 
 Phase = Literal["start", "heal"]
@@ -24,7 +25,7 @@ MOST_THREADS: Final = 64
 class PartControl(Protocol):
     """What a driver can do to a node's parts: agent, ipfs, trainer, aggregator, or all at once: `node`.
 
-    Each call is bounded, and raises ShoalError when it was not done. What has ended, or runs, already is no error.
+    Each call is bounded, and raises ShoalError when it was not done. What is so already is no error.
     """
 
     def kill(self, node: str, part: str) -> None:
@@ -63,6 +64,15 @@ class Fleet(PartControl, Protocol):
     def hears(self, node: str, peer: str) -> bool:
         """Whether packets of the peer arrive at the node: measured on `data`, in this direction only."""
 
+    def answers(self, node: str, part: str) -> Answer:
+        """Whether a part answers: to its node's agent, or the agent to us, whatever anybody says of it."""
+
+    def knock(self, node: str, peer: str) -> Answer:
+        """Whether the peer's IPFS daemon speaks to the node over `data`."""
+
+    def started(self, node: str) -> Mapping[str, int]:
+        """By part: when the newest process of it began, as long as that lives; in ticks of the kernel's."""
+
     def rtt_ms(self, node: str, peer: str) -> float | None:
         """The median of some round trips on `data`; None when nothing came back."""
 
@@ -86,6 +96,10 @@ class Scene:
     deaf: Deaf
     links: tuple[LinkPlan, ...]
     unsteady: frozenset[tuple[str, str]] = frozenset()  # node and peer whose link flaps at the moment
+    # Parts that are down, by node, `node` for all; and nodes whose agents are: they are told afterwards.
+    down: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unwatched: frozenset[str] = frozenset()
+    signs: Mapping[tuple[str, str], int] = field(default_factory=dict)  # node and part: when it began to work
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,17 @@ class Partition:
         self.plan = plan
         self._talking = talking
 
-    def inject(self, fleet: Fleet, _: Scene, at_ns: int, /) -> Effect:
-        nodes = self.plan.deaf
+    def inject(self, fleet: Fleet, scene: Scene, at_ns: int, /) -> Effect:
+        nodes = self._told(scene)
         at_ns = common_instant(len(nodes), at_ns)
 
         def cut(node: str) -> int:
-            return fleet.put_cut(node, Cut(self.plan.id, nodes[node]), at_ns).effective_mono_ns
+            return fleet.put_cut(node, Cut(self.plan.id, self.plan.deaf[node]), at_ns).effective_mono_ns
 
         return on_all(nodes, cut, at_ns)
 
-    def heal(self, fleet: Fleet, _: Scene, at_ns: int, /) -> Effect:
-        nodes = self.plan.deaf
+    def heal(self, fleet: Fleet, scene: Scene, at_ns: int, /) -> Effect:
+        nodes = self._told(scene)
         at_ns = common_instant(len(nodes), at_ns)
 
         def uncut(node: str) -> int:
@@ -49,7 +49,7 @@ class Partition:
         before = look()
         directions, left_out = self._directions(before, phase)
         if left_out == sum(map(len, self.plan.deaf.values())):
-            return Verified(None, "another fault comes and goes on all of its links")
+            return Verified(None, "another fault comes and goes on all of its links, or is at its agents")
         should = {one: is_cut(before.deaf, one) for one in directions}
         hears, failures = probe(fleet, directions)
         now = look().deaf
@@ -66,11 +66,17 @@ class Partition:
         more = f"; {left_out} others of this fault not probed" if left_out else ""
         return Verified(True, f"probed: {silent} directions silent, {len(hears) - silent} open{more}")
 
+    def _told(self, scene: Scene) -> list[str]:
+        """Whoever has no agent now is told when it is back."""
+        return [node for node in self.plan.deaf if node not in scene.unwatched]
+
     def _directions(self, scene: Scene, phase: Phase) -> tuple[list[Direction], int]:
         """Those of this fault, some that it has nothing to do with; and how many of its own are left out."""
         own = [(node, peer) for node, peers in self.plan.deaf.items() for peer in peers]
-        cut = [one for one in own if phase == "start" or one not in scene.unsteady]
+        seen = [one for one in own if not scene.unwatched.intersection(one)]
+        cut = [one for one in seen if phase == "start" or one not in scene.unsteady]
         others = sorted(set(self._talking) - set(own) - scene.unsteady)
+        others = [one for one in others if not scene.unwatched.intersection(one)]
         probed = [
             *_sample(cut, MOST_CUT_PROBES, self.plan.id),
             *_sample(others, MOST_OPEN_PROBES, self.plan.id),

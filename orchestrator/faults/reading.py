@@ -16,8 +16,9 @@ from orchestrator.document import Item
 from orchestrator.keys import FAULTS, HOWS, section
 
 NEVER: Final = "never"
+AT_ONCE: Final = When("lasting")
 LONGEST_S: Final = Decimal(86400)
-MOMENTS: Final = 'write "round 3", "20 s" (since round 1 opened) or "after NAME + 5 s"'
+MOMENTS: Final = 'write "round 3", "round 3 + 2 s", "20 s" (since round 1 opened) or "after NAME + 5 s"'
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,18 @@ def _read_one(item: Item, number: int, rounds: int) -> Wanted:
         said = "there is no fault in this entry" if not kinds else f"{' and '.join(kinds)} in one entry"
         raise item.error(said, f"one entry, one fault: {', '.join(FAULTS)}")
     kind = kinds[0]
-    if "how" in keys and kind == "degrade":
-        raise keys["how"].error("nothing is cut by degrade", "remove the key")
+    if "how" in keys and kind not in ("partition", "flapping"):
+        raise keys["how"].error(f"nothing is cut by {kind}", "remove the key")
+    for key in ("heal", "for"):
+        if key in keys and kind == "restart":
+            raise keys[key].error("a restart is over by itself", "remove the key, or take kill")
     return Wanted(
         id=_read_name(keys["name"]) if "name" in keys else f"{kind}-{number}",
         kind=kind,
         text=spelled(item)[1:-1],
         body=keys[kind],
         start=_read_moment(item.required("at"), rounds),
-        heal=_read_heal(keys, rounds),
+        heal=AT_ONCE if kind == "restart" else _read_heal(keys, rounds),
         how=cast(CutHow, keys["how"].word(HOWS)) if "how" in keys else "drop",
         item=item,
     )
@@ -92,11 +96,13 @@ def _read_heal(keys: Mapping[str, Item], rounds: int) -> When | None:
 
 def _read_moment(item: Item, rounds: int) -> When:
     text = item.text()
-    if shape := re.fullmatch(r"round\s+([0-9]{1,9})", text):
+    if shape := re.fullmatch(r"round\s+([0-9]{1,9})(?:\s*\+\s*(.+))?", text):
         number = int(shape[1])
         if not 1 <= number <= rounds:
             raise item.error(f"there is no round {number}", f"this workload has rounds 1 to {rounds}")
-        return When("round", round=number)
+        if shape[2] is None:
+            return When("round", round=number)
+        return When("within", seconds=_seconds(item, shape[2]), round=number)
     if shape := re.fullmatch(r"after\s+([^\s+]+)(?:\s*\+\s*(.+))?", text):
         return When("after", seconds=_seconds(item, shape[2]) if shape[2] else 0.0, fault=shape[1])
     if re.match(r"[0-9]", text):
@@ -127,11 +133,22 @@ def _check_order(one: Wanted, by_id: Mapping[str, Wanted]) -> None:
         raise one.item.required("heal").error(
             f"it would be healed in round {heal.round}, and {began}", "heal it later, or begin it sooner"
         )
+    if heal.kind == "within" and _comes_before(heal, start, _earliest_round(start, one, by_id)):
+        raise one.item.required("heal").error(
+            f"it would be healed in round {heal.round}, before it begins", "heal it later, or begin it sooner"
+        )
     if (heal.kind, start.kind) == ("time", "time") and heal.seconds <= start.seconds:
         raise one.item.required("heal").error(
             f"it would be healed at {heal.seconds:g} s, and begins at {start.seconds:g} s",
             'heal it later; `for: "30 s"` counts from its beginning',
         )
+
+
+def _comes_before(heal: When, start: When, first: int) -> bool:
+    """Whether a moment within a round has passed when the fault begins, in round `first` at the earliest."""
+    return heal.round < first or (
+        heal.round == first and start.kind == "within" and heal.seconds <= start.seconds
+    )
 
 
 def _check_named(item: Item, name: str, one: Wanted, by_id: Mapping[str, Wanted]) -> None:
@@ -162,7 +179,7 @@ def _names(one: Wanted) -> Sequence[str]:
 def _earliest_round(when: When, of: Wanted, by_id: Mapping[str, Wanted]) -> int:
     """The first round that may be open at that moment; there is no circle any more."""
     match when.kind:
-        case "round":
+        case "round" | "within":
             return when.round
         case "after":
             assert when.fault is not None

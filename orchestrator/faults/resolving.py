@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from node.contract.plan import FaultPlan, LinkPlan, NodePlan
 from orchestrator import nearest, partitions, rules, targets, units
 from orchestrator.document import Item
 from orchestrator.faults.reading import LONGEST_S, Wanted
-from orchestrator.keys import KEYS, section
+from orchestrator.keys import KEYS, PARTS, section
 from orchestrator.partitions import Deaf
 from orchestrator.rules import Rule
 
@@ -36,6 +36,9 @@ class Ground:
     @property
     def aggregator(self) -> str:
         return next(node.name for node in self.nodes if "aggregator" in node.roles)
+
+    def node(self, name: str) -> NodePlan:
+        return next(node for node in self.nodes if node.name == name)
 
     def names_of(self, item: Item, purpose: str) -> tuple[str, ...]:
         """The nodes that a target means, or several of them."""
@@ -196,6 +199,46 @@ def _check_change(one: Wanted, rule: Rule, link: LinkPlan) -> None:
     rules.check(Rule({**plain, **rule.values}, said), f"{link.from_} to {link.to}")
 
 
+def _parts(one: Wanted, ground: Ground) -> FaultPlan:
+    """Processes, by their nodes: of kill, pause and restart."""
+    keys: Mapping[str, Item] = {"targets": one.body}
+    if isinstance(one.body.value, dict):
+        keys = section(one.body, f"faults[].{one.kind}")
+    part = keys["part"].word(PARTS) if "part" in keys else "worker"
+    if "targets" in keys:
+        about = ground.names_of(keys["targets"], one.id)
+    elif part == "aggregator":
+        about = (ground.aggregator,)
+    else:
+        raise one.body.error(
+            "it does not say whom it hits", f"write for example: {one.kind}: {{targets: one}}"
+        )
+    hit = {name: _parts_of(one, part, ground.node(name)) for name in about}
+    if ground.aggregator in hit:
+        _check_aggregator(one, hit[ground.aggregator])
+    return replace(_plan(one, about, {}, {}), parts=hit)
+
+
+def _parts_of(one: Wanted, part: str, node: NodePlan) -> tuple[str, ...]:
+    if part == "worker":  # whatever the node is for
+        return node.roles
+    if part in ("trainer", "aggregator") and part not in node.roles:
+        raise one.body.error(f"{node.name} has no {part}", f"it is a {' and '.join(node.roles)}")
+    return (part,)
+
+
+def _check_aggregator(one: Wanted, parts: Sequence[str]) -> None:
+    """Whether the rounds can go on: without it no round ends, nor is it heard that one is due."""
+    said = f"the aggregator's node without {' and '.join(parts)}"
+    if one.heal is None:
+        raise one.item.error(f"no round would end with {said}", 'say how long, as in for: "10 s"')
+    is_in_same = (one.start.kind, one.start.round) == ("within", one.heal.round)
+    if one.heal.kind == "round" or (one.heal.kind == "within" and not is_in_same):
+        raise one.item.required("heal").error(
+            f"round {one.heal.round} would never begin with {said}", 'let it end by time, as in for: "10 s"'
+        )
+
+
 def _plan(
     one: Wanted, about: Collection[str], change: dict[str, Any], deaf: dict[str, dict[str, Any]]
 ) -> FaultPlan:
@@ -215,4 +258,7 @@ _RESOLVE: Final[Mapping[str, Callable[[Wanted, Ground], FaultPlan]]] = {
     "partition": _partition,
     "degrade": _degrade,
     "flapping": _flapping,
+    "kill": _parts,
+    "pause": _parts,
+    "restart": _parts,
 }

@@ -208,7 +208,10 @@ def test_faults_draw_apart_unless_they_are_told(load: Load) -> None:
         (["partition: halves, at: 1 s, how: drp"], "faults[0].how: 'drp' is not known here\n  perhaps you meant drop"),
         (["partition: halves, at: round 7"], "faults[0].at: there is no round 7\n  this workload has rounds 1 to 6"),
         (["partition: halves, at: round 0"], "faults[0].at: there is no round 0"),
-        (["partition: halves, at: soon"], "faults[0].at: 'soon' is no moment of a run\n  write \"round 3\", \"20 s\""),
+        (
+            ["partition: halves, at: soon"],
+            "faults[0].at: 'soon' is no moment of a run\n  write \"round 3\", \"round 3 + 2 s\", \"20 s\"",
+        ),
         (["partition: halves, at: 20"], "faults[0].at: '20': a duration needs a unit"),
         (["partition: halves, at: 2 days"], "faults[0].at: '2 days': days is no unit of a duration"),
         (["partition: halves, at: 25 h"], "faults[0].at: 25 h is out of range"),

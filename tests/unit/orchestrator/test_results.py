@@ -139,7 +139,7 @@ def test_what_was_not_observed_is_null() -> None:
     found = results.figures(plan(), HISTORY[:1], {})
     assert found["rounds_completed"] == 0
     known = {"rounds_completed", "round_seconds", "rounds", "network_doubts", "link_probes", "faults"}
-    nulls = set(found) - known - {"recovery_seconds"}
+    nulls = set(found) - known - {"recovery_seconds", "unwatched_seconds"}
     assert {found[key] for key in nulls} == {None}
     assert set(found["round_seconds"].values()) == {None}
 
