@@ -14,11 +14,22 @@ from typing import Any, Final
 from node.contract import HostError
 from node.contract.plan import Plan
 from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
-from orchestrator import addresses, compose_file, dockerd, engine, errand, grafana, images, prometheus, trunks
+from orchestrator import (
+    addresses,
+    compose_file,
+    container_limits,
+    dockerd,
+    engine,
+    errand,
+    grafana,
+    images,
+    prometheus,
+    runtime,
+    trunks,
+)
 from orchestrator.compose_file import RealTime, Site
 from orchestrator.compose_up import bring_up
 from orchestrator.compose_web import GATE_PORT, SECRETS
-from orchestrator.container_limits import ContainerLimits, part_limits
 from orchestrator.container_parts import HOLDER, ContainerParts
 from orchestrator.containers import Containers, Death
 from orchestrator.driver import Answer, DriverName, Job, Say
@@ -69,7 +80,7 @@ class ComposeDriver:
         with engine.found() as found, ExitStack() as ending:
             job.registration.add(engine=found.url)
             containers = Containers(found.client, job.run, job.hidden.name)
-            ending.callback(containers.remove)
+            ending.callback(container_limits.remove, containers, found.client)
             fleet = ComposeFleet(job, containers, found, self._images)
             ending.callback(fleet.keep_logs)
             ending.callback(fleet.leave)
@@ -90,7 +101,8 @@ class ComposeFleet:
         self._real_time: RealTime | None = None
         self._task: str | None = None
         self.parts = ContainerParts(containers)
-        self.limits = ContainerLimits(job.plan.nodes, containers)
+        self.limits = container_limits.limits(job.plan.nodes, containers, engine.client, images.node)
+        self._runtime_bytes: Mapping[str, int] = {}
         self.secrets = SECRETS
         self._file = job.directory / compose_file.FILE
 
@@ -110,8 +122,11 @@ class ComposeFleet:
         return answer
 
     def begin(self) -> None:
-        if any(node.memory_bytes is not None for node in self._job.plan.nodes):
-            self.limits.runtime_bytes = self._look.runtime_bytes()
+        limited = [node for node in self._job.plan.nodes if node.memory_bytes is not None]
+        parts = {part for node in limited for part in runtime.parts(node)}
+        self._runtime_bytes = runtime.measured(
+            self._client, self._images.node, self._containers.labels, parts
+        )
 
     def prepare(self, request: Path) -> str:
         """As the user and with the daemons of the nodes' containers."""
@@ -156,7 +171,7 @@ class ComposeFleet:
             threads=max(1, (os.cpu_count() or 1) // len(plan.nodes)),
             real_time=self._real_time,
             task=self._task,
-            limits=part_limits(plan.nodes, self.limits.runtime_bytes or 0),
+            limits=self.limits.prepare(self._runtime_bytes),
             scrape_interval=prometheus.scrape_interval(len(plan.nodes)),
         )
         self._file.write_text(compose_file.text(plan, site))
@@ -170,6 +185,7 @@ class ComposeFleet:
         for node in self._job.plan.nodes:
             self._owner.share(self._job.hidden / f"{node.name}.json")
         self._up()
+        self.limits.enforce()
         self._watch = self._containers.watch(self._died)
         self._containers.check_alive()
         # Who asks through it before it listens is told so, and asks again.
@@ -249,8 +265,6 @@ class ComposeFleet:
 
     def _died(self, death: Death) -> None:
         """A part that ends by itself has told so; of one that was killed nobody else can tell."""
-        if death.for_memory:
-            self.limits.died(death.node, death.part)
         if self._is_leaving or death.part == HOLDER:
             return
         if not death.node:

@@ -111,8 +111,10 @@ class EngineFoothold:
             for pid in (*process.children_of(self.up.pid), self.up.pid):
                 if (it := Identity.of(pid)) is not None:
                     it.end(signal.SIGKILL, KILLED_END_S)
-        with self._containers() as mine:
-            mine.remove()
+        from orchestrator import container_limits, containers, dockerd  # slow to import, as below
+
+        with dockerd.connected(self.url) as client:
+            container_limits.remove(containers.Containers(client, self.run, self.fleet), client)
 
     @contextmanager
     def _containers(self) -> Iterator[Containers]:

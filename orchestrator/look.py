@@ -26,12 +26,6 @@ REAL_TIME: Final = """
 import os
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
 """
-RUNTIME: Final = """
-import json, pathlib
-import node.learning.tff, node.role, node.trainer
-status = pathlib.Path("/proc/self/status").read_text().split()
-print(int(status[status.index("VmRSS:") + 1]) * 1024)
-"""
 SHARES: Final = (0.9, 0.45)  # of each core, for all agents together; the half, when another fleet lives here
 
 
@@ -43,10 +37,6 @@ class Look:
         """What is to be set in each node, for this transport."""
         asked = Errand(["python3", "-c", SETTINGS, *transport.names(chosen)], user=NOBODY)
         return transport.settings(chosen, json.loads(self._answer(asked)))
-
-    def runtime_bytes(self) -> int:
-        """How much memory a role has taken before it has done anything."""
-        return int(self._answer(Errand(["python3", "-c", RUNTIME], user=NOBODY)))
 
     def real_time(self, agents: int) -> RealTime | None:
         """How agents may ask to come before all others; nothing where this engine or kernel lets nobody.

@@ -1,7 +1,8 @@
 """A node whose parts do nothing but take: `python -m tests.box.limited_node FOLDER GROUPS PART…`.
 
 Each part writes what it has taken into a file of its name, again and again: CPU seconds, the clock, the groups
-that it is in. `agent` and `trainer` take CPU, `hog` takes memory as well.
+that it is in, bytes. `agent`, `ipfs` and `trainer` take CPU, `hog` memory without end, `modest` and `modest-too`
+as much as a class of LIMIT_BYTES has room for once. Nodes in a box and nodes of containers are tried with these.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from node.part import Forked
 from node.supervisor import supervise
 
 PIECE_BYTES = 1 << 20
-MOST_BYTES = 1 << 30  # a limit that does not hold must not cost the host its memory
+LIMIT_BYTES = 64 << 20
+# A limit that does not hold must not cost the host its memory.
+MOST_BYTES = {"hog": 1 << 30, "modest": 48 << 20, "modest-too": 48 << 20}
 
 
 def take(folder: Path, name: str) -> NoReturn:
@@ -28,12 +31,12 @@ def take(folder: Path, name: str) -> NoReturn:
     file, part = folder / name, folder / f"{name}.part"
     while True:
         groups = Path("/proc/self/cgroup").read_text()
-        part.write_text(json.dumps([time.process_time(), time.monotonic(), groups]))
+        part.write_text(json.dumps([time.process_time(), time.monotonic(), groups, len(taken) * PIECE_BYTES]))
         part.replace(file)
         until_s = time.process_time() + 0.005
         while time.process_time() < until_s:
             pass
-        if name == "hog" and len(taken) * PIECE_BYTES < MOST_BYTES:
+        if len(taken) * PIECE_BYTES < MOST_BYTES.get(name, 0):
             taken.append(b"x" * PIECE_BYTES)
 
 

@@ -18,6 +18,7 @@ from orchestrator import cgroups
 from orchestrator.box import Box
 from orchestrator.cgroups import KINDS, Kind, Place, Refused
 from orchestrator.limits import Limits
+from tests.box.limited_node import LIMIT_BYTES, MOST_BYTES
 
 TOP = Path(__file__).resolve().parents[2]
 # Goes into the group that it is told, as whatever systemd starts in a scope, and looks round from there.
@@ -30,7 +31,6 @@ print(*cgroups.attempt().values(), pathlib.Path("/proc/self/cgroup").read_text()
 WAIT_S = 60.0
 MEASURED_S = 4.0
 CORES = 0.25
-MIB = 1 << 20
 
 
 def need(kind: Kind) -> Place:
@@ -71,9 +71,9 @@ def limited(planned: NodePlan, kind: Kind, folder: Path, *parts: str) -> Iterato
         assert not (need(kind).folder / name).exists()
 
 
-def taken(folder: Path, part: str) -> tuple[float, float, str]:
-    cpu_s, clock_s, groups = json.loads((folder / part).read_text())
-    return cpu_s, clock_s, groups
+def taken(folder: Path, part: str) -> tuple[float, float, str, int]:
+    cpu_s, clock_s, groups, memory_bytes = json.loads((folder / part).read_text())
+    return cpu_s, clock_s, groups, memory_bytes
 
 
 def throttled_s(limits: Limits) -> float:
@@ -85,9 +85,9 @@ def throttled_s(limits: Limits) -> float:
 
 def rate(folder: Path, part: str) -> float:
     """Cores that a part has used, by its own clocks, over some seconds from now on."""
-    first_cpu_s, first_s, _ = taken(folder, part)
+    first_cpu_s, first_s, *_ = taken(folder, part)
     wait_until(lambda: taken(folder, part)[1] > first_s + MEASURED_S)
-    cpu_s, now_s, _ = taken(folder, part)
+    cpu_s, now_s, *_ = taken(folder, part)
     return (cpu_s - first_cpu_s) / (now_s - first_s)
 
 
@@ -103,7 +103,7 @@ def test_cpu_is_held_from_the_moment_the_node_is_ready_and_the_agent_is_free(tmp
 
 
 def test_a_part_that_takes_more_memory_than_its_class_has_is_killed_and_told(tmp_path: Path) -> None:
-    with limited(node(memory_bytes=64 * MIB), "memory", tmp_path, "agent", "hog") as (limits, _):
+    with limited(node(memory_bytes=LIMIT_BYTES), "memory", tmp_path, "agent", "hog") as (limits, _):
         events = tmp_path / "events.jsonl"
         wait_until(lambda: '"part_ended"' in events.read_text())
         (ended,) = [e for e in map(json.loads, events.read_text().splitlines()) if e["kind"] == "part_ended"]
@@ -112,6 +112,15 @@ def test_a_part_that_takes_more_memory_than_its_class_has_is_killed_and_told(tmp
     assert said is not None
     assert said["memory"].startswith("enforced by cgroup v")
     assert said["counted"]["w01"]["killed_for_memory"] >= 1
+
+
+def test_a_part_that_takes_less_than_its_class_has_lives(tmp_path: Path) -> None:
+    with limited(node(memory_bytes=LIMIT_BYTES), "memory", tmp_path, "modest") as (limits, _):
+        wait_until(lambda: taken(tmp_path, "modest")[3] == MOST_BYTES["modest"])
+        assert '"part_ended"' not in (tmp_path / "events.jsonl").read_text()
+        said = limits.said()
+    assert said is not None
+    assert said["counted"]["w01"]["killed_for_memory"] == 0
 
 
 def test_a_group_in_use_stays_and_is_removed_by_a_later_command(tmp_path: Path) -> None:
