@@ -22,6 +22,7 @@ import docker
 import pytest
 
 from node.contract.settings import SWARM_PORT
+from orchestrator import dashboards
 from orchestrator.containers import FLEET, NODE, PART
 from tests.docker.traces import traces
 
@@ -188,7 +189,7 @@ def test_its_files_are_to_be_read_and_hold_no_secret(fleet: Fleet) -> None:
         check=True,
     ).stdout.split()
     assert {"gate", "prometheus", "agg", "agg-aggregator", "w04-trainer"} <= set(shown)
-    hidden = Path(re.findall(r"(/\S+)/gate-token", (directory / "compose.yaml").read_text())[0])
+    hidden = Path(re.findall(r"file: .(/\S+)/gate-token", (directory / "compose.yaml").read_text())[0])
     assert stat.S_IMODE(hidden.stat().st_mode) == 0o700
     secrets = [(hidden / name).read_text() for name in ("token", "swarm-key", "gate-token")]
     for file in directory.rglob("*"):
@@ -197,7 +198,7 @@ def test_its_files_are_to_be_read_and_hold_no_secret(fleet: Fleet) -> None:
 
 
 def test_it_heals_holds_and_leaves_nothing(fleet: Fleet, client: docker.DockerClient) -> None:
-    hidden = re.findall(r"(/\S+)/gate-token", (fleet.run.directory / "compose.yaml").read_text())[0]
+    hidden = re.findall(r"file: .(/\S+)/gate-token", (fleet.run.directory / "compose.yaml").read_text())[0]
     assert fleet.run.end() == 0, fleet.run.said
     assert fleet.run.said.splitlines()[-1] == "verdict: held"
     results = fleet.run.results()
@@ -212,6 +213,17 @@ def test_it_heals_holds_and_leaves_nothing(fleet: Fleet, client: docker.DockerCl
     assert traces(client, fleet.name) == []
     assert not Path(hidden).exists()
     assert list((fleet.run.directory / "series").glob("shoal_round*"))
+
+
+def test_the_dashboards_find_what_they_ask_for(run: Run, tmp_path: Path) -> None:
+    """All but what panels themselves say that some runs have not, such as losses."""
+    run.end()
+    window = dashboards.take_in(run.directory, tmp_path)
+    with dashboards.served(tmp_path) as server:
+        answers = list(dashboards.answers(server, window))
+    assert len(answers) > 90
+    assert [str(asked) for asked, found in answers if not found and asked.nothing is None] == []
+    assert [str(asked) for asked, found in answers if not found and "fault" in (asked.nothing or "")] == []
 
 
 def test_the_same_plan_gives_the_same_model_on_both_drivers(
