@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
-from node.contract import HostError
+from node.contract import HostError, ShoalError
 from node.contract.plan import Plan
 from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
 from orchestrator import (
@@ -65,8 +65,9 @@ class ComposeDriver:
         self.check(plan)
         self._images = images.ensure(say)
         with engine.found() as found:
-            taken = {IPv4Network(subnet): whose for subnet, whose in dockerd.networks(found.client).items()}
-        taken |= dict.fromkeys(addresses.routes(addresses.ROUTES.read_text()), "a route of this host")
+            networks = dockerd.networks(found.client).items()
+        taken = dict.fromkeys(addresses.routes(addresses.ROUTES.read_text()), "a route of this host")
+        taken |= {IPv4Network(subnet): whose for subnet, whose in networks}
         placed = addresses.placed(plan, taken)
         if placed is not plan:
             wanted = (IPv4Network(plan.network.data_subnet), IPv4Network(plan.network.ctl_subnet))
@@ -264,11 +265,27 @@ class ComposeFleet:
         )
 
     def _died(self, death: Death) -> None:
-        """A part that ends by itself has told so; of one that was killed nobody else can tell."""
-        if self._is_leaving or death.part == HOLDER:
+        """A part that ends by itself has told so; of one that was killed, or not begun, nobody else can."""
+        if self._is_leaving or death.part == HOLDER or death.status == 0:
             return
-        if not death.node:
-            self._job.say(f"the container of {death.part} has ended with {death.status}")
-        elif death.status > SIGNALLED:
+        if death.status <= SIGNALLED:
+            # Whoever gets as far as its part says nothing here, but in the part's own log and events.
+            said = self._last_words(death)
+            if not said and death.node:
+                return
+            name = f"{death.node}-{death.part}".strip("-")
+            self._job.say(f"the container of {name} has ended with {death.status}; it said last:\n{said}")
+            if death.node:
+                self._job.ended(death.node, death.status, death.part, False)
+        elif not death.node:
+            self._job.say(f"the container of {death.part} was killed by signal {death.status - SIGNALLED}")
+        else:
             is_ordered = self.parts.is_ordered(death.node, death.part)
             self._job.ended(death.node, SIGNALLED - death.status, death.part, is_ordered)
+
+    def _last_words(self, death: Death) -> str:
+        """None where the container is gone already."""
+        try:
+            return self._containers.tail(death.node, death.part)
+        except ShoalError:
+            return ""
