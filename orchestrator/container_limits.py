@@ -49,6 +49,7 @@ class ContainerLimits:
         self._runtime_bytes: Mapping[str, int] = {}
         self._refused: dict[Kind, Refused] = {}
         self._held: dict[tuple[str, Kind], tuple[Setting, ...]] = {}
+        self._begun: set[str] = set()
         self._counted: dict[str, dict[str, float]] = {}
 
     def prepare(self, runtime_bytes: Mapping[str, int]) -> dict[tuple[str, str], PartLimit]:
@@ -77,8 +78,9 @@ class ContainerLimits:
     def begin(self, node: str) -> None:
         """The node is ready: its parts must be where they belong, and its CPU is limited from now on."""
         planned = self._nodes.get(node)
-        if planned is None or isinstance(self._layout, Refused) or (node, "cpu") in self._held:
+        if planned is None or isinstance(self._layout, Refused) or node in self._begun:
             return
+        self._begun.add(node)
         for kind in self._kinds(planned):
             found = self._ask(node, kind, do="read", files=[])
             parts = len(runtime.parts(planned))
