@@ -14,6 +14,7 @@ from orchestrator.process import Identity
 
 UP_S: Final = 600.0
 LOOK_S: Final = 2.0
+END_S: Final = 10.0
 SAID_LINES: Final = 6
 
 
@@ -39,9 +40,9 @@ def bring_up(
             if time.monotonic() > deadline:
                 raise HostError(f"the containers do not run after {UP_S:g} s", f"see {log}")
     finally:
-        if up.poll() is None:
-            up.kill()
-            up.wait()
+        if still := Identity.of(up.pid):
+            process.end_family(still, END_S)
+        up.wait()
         known(None)
     if up.returncode != 0:
         raise dockerd.complaint(last_words(log.read_text(errors="replace")), "Docker Compose refused")

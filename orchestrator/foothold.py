@@ -106,11 +106,8 @@ class EngineFoothold:
         return ["python3", "-I", "-S", "-c", file.read_text()]  # the image has only what nodes need
 
     def remove(self) -> None:
-        if self.up is not None and self.up.is_alive():
-            # First those whom it has started: a plugin of an old docker would go on without it.
-            for pid in (*process.children_of(self.up.pid), self.up.pid):
-                if (it := Identity.of(pid)) is not None:
-                    it.end(signal.SIGKILL, KILLED_END_S)
+        if self.up is not None:
+            process.end_family(self.up, KILLED_END_S)
         from orchestrator import container_limits, containers, dockerd  # slow to import, as below
 
         with dockerd.connected(self.url) as client:

@@ -102,6 +102,14 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
+def end_family(first: Identity, timeout_s: float) -> None:
+    """SIGKILL for a process and those that it has forked: a plugin may go on without its program."""
+    family = [Identity.of(pid) for pid in (*children_of(first.pid), first.pid)] if first.is_alive() else []
+    for member in family:
+        if member is not None:
+            member.end(signal.SIGKILL, timeout_s)
+
+
 def start(
     argv: Sequence[str],
     *,

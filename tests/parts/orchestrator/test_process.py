@@ -28,6 +28,27 @@ def test_an_identity_is_of_one_process() -> None:
     assert Identity.of(child.pid) is None
 
 
+def test_a_family_ends_with_whom_it_has_forked_and_a_reused_pid_is_left_alone() -> None:
+    first = process.start(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    forked = Identity.of(int(first.stdout.readline()))
+    identity = Identity.of(first.pid)
+    assert forked is not None
+    assert identity is not None
+    try:
+        process.end_family(Identity(identity.pid, identity.start_ticks + 1), SOON_S)
+        assert identity.is_alive()
+        assert forked.is_alive()
+        process.end_family(identity, SOON_S)
+        assert not identity.is_alive()
+        assert not forked.is_alive()
+    finally:
+        forked.end(signal.SIGKILL, SOON_S)
+        first.kill()
+        first.wait()
+        first.stdout.close()
+
+
 def test_a_name_with_spaces_and_brackets_is_no_trouble(tmp_path: Path) -> None:
     odd = tmp_path / "a) b (c"
     odd.symlink_to("/bin/sleep")
