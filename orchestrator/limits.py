@@ -1,4 +1,4 @@
-"""Limits of CPU and memory: the control groups of one run, or why this host does not enforce them.
+"""Limits of CPU and memory: the control groups of one run in a box, or why this host does not enforce them.
 
 A node's parts are born in its groups (node/cgroup.py), its agent is not. Memory is limited from the
 beginning: the kernel charges a forked part nothing for pages that it shares with its parent, so the limit
