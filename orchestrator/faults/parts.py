@@ -135,11 +135,23 @@ class PartFault:
             if one == IPFS and observer is not None and fleet.knock(observer, node) != "spoke":
                 return f"ipfs of {node} does not answer {observer}"
             if one in SIGNED and self._is_new() and self._has_not_begun(scene, node, one):
+                if one == "trainer" and not self._reaches_aggregator(scene, node):
+                    continue  # it is there, and cannot begin before that
                 return f"{one} of {node} does not work yet"
         return None
 
     def _has_not_begun(self, scene: Scene, node: str, part: str) -> bool:
         return scene.signs.get((node, part), 0) < self._since_ns.get(node, 0)
+
+    def _reaches_aggregator(self, scene: Scene, node: str) -> bool:
+        leads = [name for name, roles in self._roles.items() if "aggregator" in roles]
+        return not any(
+            lead in scene.down
+            or lead in scene.deaf.get(node, ())
+            or node in scene.deaf.get(lead, ())
+            or {(node, lead), (lead, node)} & scene.unsteady
+            for lead in leads
+        )
 
     def _not_answering(self, fleet: Fleet, node: str, part: str) -> str | None:
         answer = fleet.answers(node, part)

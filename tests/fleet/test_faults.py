@@ -27,6 +27,7 @@ from orchestrator import plan as plans
 from orchestrator import scenario, schedule
 from orchestrator.box import Box
 from orchestrator.faults.agents import AgentFleet
+from orchestrator.faults.fault import PartState
 from orchestrator.gate import GateError
 from orchestrator.history import History
 from orchestrator.listener import Listener
@@ -50,7 +51,8 @@ faults:
   - {name: other, partition: {one_way: {from: agg, to: w02}}, how: reject, at: round 2, heal: round 4}
   - {name: slow, degrade: {between: [agg, w03], latency: 120 ms}, at: round 3, heal: round 5}
   - {name: flaps, flapping: {isolate: w02, period: 3 s, down: 2 s}, at: round 5, heal: round 6}
-  - {name: late, partition: {isolate: w03}, at: round 7, heal: round 8}
+  - {name: late, partition: {isolate: w03}, at: round 7, heal: round 9}
+  - {name: anew, restart: {targets: w03, part: agent}, at: round 8}
 """
 
 
@@ -70,8 +72,11 @@ class Lab:
         ]
         chosen = engine.choose(self.plan.network.delay_engine, every, engine.probe())
         (folder / "token").write_text(TOKEN)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         for node in self.plan.nodes:
-            stack.callback(self._start(node.name, chosen))
+            self._prepare(node.name, chosen)
+            self.start(node.name, "agent")
+            stack.callback(self._end, node.name)
         self.address = {node.name: node.ctl_address for node in self.plan.nodes}
         self.history = History(folder / "history.jsonl")
         listener = Listener(self.history, {node.name: folder / node.name for node in self.plan.nodes})
@@ -79,27 +84,43 @@ class Lab:
         stack.callback(listener.leave)
         self.wait(lambda events: sum(e["kind"] == "links_applied" for e in events) == len(self.plan.nodes))
         self.fleet = AgentFleet(self.plan, self.call)
+        self.fleet.parts = self
         self.said: list[str] = []
         self.timeline = Timeline(self.plan, self.history, self.fleet, self.said.append)
 
-    def _start(self, name: str, chosen: Any) -> Callable[[], None]:
+    def _prepare(self, name: str, chosen: Any) -> None:
         home = self.folder / name
         home.mkdir()
-        file = self.folder / f"{name}.json"
-        file.write_text(json.dumps(to_json(self._settings(name, home, chosen))))
-        with (self.folder / f"{name}.log").open("wb") as log:
-            node = subprocess.Popen(
-                ["ip", "netns", "exec", name, sys.executable, "-m", "node", str(file), "--parts", "agent"],
+        settings = to_json(self._settings(name, home, chosen))
+        (self.folder / f"{name}.json").write_text(json.dumps(settings))
+
+    def _end(self, name: str) -> None:
+        self._running[name].terminate()
+        self._running[name].wait(WAIT_S)
+
+    # -- what a driver does to parts: here a node is its supervisor and its agent
+    def start(self, node: str, _: str) -> None:
+        file = self.folder / f"{node}.json"
+        with (self.folder / f"{node}.log").open("ab") as log:
+            self._running[node] = subprocess.Popen(
+                ["ip", "netns", "exec", node, sys.executable, "-m", "node", str(file), "--parts", "agent"],
                 cwd=TOP,
                 stdout=log,
                 stderr=log,
             )
 
-        def end() -> None:
-            node.terminate()
-            node.wait(WAIT_S)
+    def kill(self, node: str, _: str) -> None:
+        self._running[node].kill()
+        self._running[node].wait(WAIT_S)
 
-        return end
+    def pause(self, node: str, part: str) -> None:
+        raise NotImplementedError
+
+    def resume(self, node: str, part: str) -> None:
+        raise NotImplementedError
+
+    def state(self, node: str, _: str) -> PartState:
+        return "running" if self._running[node].poll() is None else "ended"
 
     def _settings(self, name: str, home: Path, chosen: Any) -> NodeSettings:
         (planned,) = [node for node in self.plan.nodes if node.name == name]
@@ -251,8 +272,22 @@ def test_an_agent_that_is_killed_comes_back_with_its_cuts(lab: Lab) -> None:
     lab.wait(lambda events: sum(e["kind"] == "fault_restored" for e in events) == 1)
     assert lab.history.of("fault_restored")[0]["nodes"] == ["w03"]
     assert lab.silent() == cut
+
+
+def test_a_node_that_is_killed_within_a_partition_comes_back_shaped_and_cut(lab: Lab) -> None:
+    (before,) = lab.fleet.started("w03").values()
     lab.go_to(8)
+    lab.wait(lambda events: sum(e["kind"] == "fault_restored" for e in events) >= 2)
+    lab.wait(lambda _: lab.verified("anew") == [("start", True), ("heal", True)])
+    (now,) = lab.fleet.started("w03").values()
+    assert now > before
+    assert lab.silent() == both("w03", "agg", "w01", "w02")
+    assert lab.fleet.get_links("w03").mismatches == ()
+    lab.go_to(9)
     assert lab.silent() == set()
+    rtt_ms = lab.fleet.rtt_ms("agg", "w03")
+    assert rtt_ms is not None
+    assert 25 <= rtt_ms < 120
     assert lab.verified("late") == [("start", True), ("heal", True)]
 
 

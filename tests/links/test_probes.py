@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -19,6 +20,21 @@ BRIDGE = "probes"
 WAIT_S = 60.0
 
 
+class Port:
+    """A listener, which speaks to those who have connected when it is told to."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self.number: int = listener.getsockname()[1]
+
+    def speak(self) -> None:
+        """To the one who gave up, and to the next."""
+        for _ in range(2):
+            link, _ = self._listener.accept()
+            with link, suppress(ConnectionError):
+                link.sendall(b"here")
+
+
 class Side:
     """A node and its probes, made by threads that are in it."""
 
@@ -31,6 +47,12 @@ class Side:
     def ask(self, do: str, **fields: Any) -> dict[str, Any]:
         made = self._threads.submit(self._probes.make, {"do": do, **fields}).result(WAIT_S)
         return vars(made)
+
+    @contextmanager
+    def listening(self) -> Iterator[Port]:
+        opened = self._threads.submit(socket.create_server, (self.address, 0)).result(WAIT_S)
+        with opened:
+            yield Port(opened)
 
     def run(self, *commands: str) -> None:
         self.node.run(["sh", "-e"], input_text="\n".join(commands), timeout_s=WAIT_S)
@@ -119,3 +141,17 @@ def test_a_stream_at_the_rate_of_a_link(sides: tuple[Side, Side]) -> None:
         a.ask("send", carrier="tcp", nonce=NONCE, peer_address=b.address, port=opened["port"], lasts_s=20)
         told = b.ask("close", sink=opened["sink"], wait_ms=5000)
     assert told["rate_bytes"] * 8 / told["rate_s"] == pytest.approx(10e6 * TCP_SEGMENT_SHARE, rel=0.03)
+
+
+def test_a_knock_tells_who_speaks_who_only_listens_and_who_is_not_there(sides: tuple[Side, Side]) -> None:
+    asking, there = sides
+    asked = {"peer_address": there.address, "timeout_ms": 500.0}
+    with there.listening() as port, ThreadPoolExecutor(1) as one:
+        # As of a process that is stopped: the kernel takes the connection.
+        assert asking.ask("knock", port=port.number, **asked) == {"answer": "silent"}
+        speaking = one.submit(port.speak)
+        assert asking.ask("knock", port=port.number, **asked) == {"answer": "spoke"}
+        speaking.result(WAIT_S)
+    assert asking.ask("knock", port=port.number, **asked) == {"answer": "refused"}
+    with dropping(there):
+        assert asking.ask("knock", port=port.number, **asked) == {"answer": "silent"}

@@ -12,7 +12,7 @@ from orchestrator import listing
 from tests.run.test_run import RUN_S, shoal
 
 EVERY_TIME = ("partition", "slow-links", "lossy")
-WHEN_ASKED = ("asymmetric", "d2d", "flapping", "wan")
+WHEN_ASKED = ("aggregator-crash", "asymmetric", "churn", "d2d", "flapping", "wan")
 ELSEWHERE = {"baseline"}  # its like runs in test_run
 FAULTS = '  - {partition: {isolate: third}, at: "round 3", heal: "round 5"}\n'
 
@@ -51,3 +51,21 @@ def test_without_its_fault_the_partition_does_not_hold(tmp_path: Path) -> None:
     assert states["missing_while_cut"] == states["recovered_within: 1 round"] == "unknown"
     # All else went as it should: only the fault is what the checks missed.
     assert states["rounds_completed == 8"] == states["emulation_accurate"] == "held"
+
+
+@pytest.mark.long
+def test_an_aggregator_that_crashes_changes_nothing_but_the_time(tmp_path: Path) -> None:
+    """The checks of the crash do not hold without it, and the models are the same."""
+    (tmp_path / "whole").mkdir()
+    crashed = run(listing.find("aggregator-crash"), tmp_path)
+    text = listing.find("aggregator-crash").read_text()
+    begin, end = text.index("faults:"), text.index("checks:")
+    file = tmp_path / "whole" / "aggregator-crash.yaml"
+    file.write_text(text[:begin] + text[end:])
+    whole = run(file, tmp_path / "whole")
+    assert (crashed[0], whole[0]) == (0, 1), crashed[1] + whole[1]
+    states = {one["check"]: one["state"] for one in whole[2]["checks"]}
+    assert states["interrupted_rounds == 1"] == "violated"
+    assert states["recovered_within: 1 round"] == states["faults_verified"] == "unknown"
+    assert states["rounds_completed == 6"] == states["repeatable"] == "held"
+    assert crashed[2]["final_model_cid"] == whole[2]["final_model_cid"]

@@ -289,3 +289,100 @@ def test_an_accurate_emulation_needs_something_to_be_accurate() -> None:
     assert judged("emulation_accurate", [], replace(PLAN, faults=())).state == "unknown"
     assert judged("emulation_accurate", APPLIED, SHAPED, {**RIGHT, "outside": ["x"]}).state == "unknown"
     assert judged("faults_verified", [], replace(PLAN, faults=())).state == "unknown"
+
+
+# -- processes that are killed and paused
+
+KILL = FaultPlan(
+    "kill-1",
+    "kill",
+    "kill: w03",
+    ("w03",),
+    When("round", round=2),
+    When("round", round=3),
+    parts={"w03": ("trainer",)},
+)
+CRASH = replace(KILL, id="kill-1", targets=("agg",), parts={"agg": ("node",)})
+
+
+def killed(history: History) -> History:
+    """The same, by a kill."""
+    return [{**e, "fault": KILL.id} if e.get("fault") == CUT.id else e for e in history]
+
+
+def with_fault(one: FaultPlan) -> Plan:
+    return replace(PLAN, faults=(one,))
+
+
+@pytest.mark.parametrize(
+    ("part", "node", "out"),
+    [
+        ("trainer", "w03", ["w03"]),
+        ("ipfs", "w03", ["w03"]),
+        ("node", "w03", ["w03"]),
+        ("agent", "w03", []),
+        ("aggregator", "agg", ALL),
+        ("ipfs", "agg", ALL),
+        ("agent", "agg", []),
+    ],
+)
+def test_who_cannot_hand_in_anything(part: str, node: str, out: list[str]) -> None:
+    one = replace(KILL, targets=(node,), parts={node: (part,)})
+    assert Evidence(with_fault(one), WHOLE, {}).kept_out(one) == out
+
+
+@pytest.mark.parametrize(
+    ("history", "text", "state"),
+    [
+        (WHOLE, "missing_while_down", "held"),
+        (with_round(2, ALL), "missing_while_down", "violated"),
+        (without(STARTED), "missing_while_down", "unknown"),
+        (WHOLE, "missing_while_cut", "unknown"),
+        (WHOLE, "recovered_within: 1 round", "held"),
+        (with_round(3, ["w01"]), "recovered_within: 1 round", "violated"),
+        (WHOLE, "faults_verified", "held"),
+        (without(HEAL), "faults_verified", "unknown"),
+        (WHOLE, "interrupted_rounds >= 1", "violated"),
+    ],
+)
+def test_what_a_kill_shows(history: History, text: str, state: str) -> None:
+    verdict = judged(text, killed(history), with_fault(KILL))
+    assert (verdict.state, bool(verdict.said)) == (state, True), verdict
+
+
+def crashed(at_s: float) -> History:
+    """In round 2, which opens at 20 s and is closed at 28 s, if it is at such a time."""
+    crash = {**STARTED, "effective_ns": {"agg": int(at_s * 1e9)}, "mono_ns": int((at_s + 1) * 1e9)}
+    crash["wall"] = 1000 + at_s + 1
+    return killed([crash if e is STARTED else e for e in WHOLE])
+
+
+@pytest.mark.parametrize(
+    ("history", "state"),
+    [
+        (crashed(22), "held"),
+        (crashed(19), "violated"),  # between the rounds
+        (crashed(28.5), "violated"),
+        ([e for e in crashed(22) if e["kind"] != "fault_started"], "violated"),
+        ([e for e in crashed(22) if e.get("phase") != "start"], "violated"),  # nobody saw that it was dead
+    ],
+)
+def test_a_round_goes_on_after_the_aggregator_died_in_it(history: History, state: str) -> None:
+    assert judged("interrupted_rounds == 1", history, with_fault(CRASH)).state == state
+
+
+def test_links_that_nobody_watches_are_no_doubt_and_are_told() -> None:
+    gone = replace(KILL, heal=None, parts={"w03": ("node",)})
+    unread = event("links_unread", 50, of="w03", message="")
+    probe = event("link_probed", 25, "w01", peer="w03", rtt_ms=None, intended_ms=0.0, outside=False)
+    silent = [probe] * 9
+    history = [*killed([e for e in WHOLE if e is not HEALED and e is not HEAL]), unread, *silent]
+    assert doubts.network_doubts(with_fault(gone), history, None, None) == []
+    other = replace(gone, parts={"w03": ("trainer",)})  # its agent is there, and should have answered
+    found = doubts.network_doubts(with_fault(other), history, None, None)
+    assert "the links of w03 could not be read at the end" in found
+    assert any("probes had no answer" in one for one in found)
+    assert doubts.unwatched_seconds(with_fault(gone), history) == {"w03": pytest.approx(50 - 19.3)}
+    assert doubts.unwatched_seconds(with_fault(other), history) == {}
+    back = replace(gone, heal=KILL.heal)
+    assert doubts.unwatched_seconds(with_fault(back), killed(WHOLE)) == {"w03": pytest.approx(31 - 19.3)}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from node.contract import ExitCode, UsageError
+from node.contract.plan import FaultPlan, When
 from orchestrator import vigil
 from orchestrator.history import Event, History
 from orchestrator.vigil import FleetFailedError, Vigil
@@ -18,12 +19,12 @@ from tests.unit.orchestrator.test_schedule import NAMES, plan_of
 class Watched:
     """A fleet that is its events, and who watches over it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *faults: FaultPlan) -> None:
         self.history = History(folder / "history.jsonl")
         self.said: list[str] = []
         self.heard: list[Event] = []
         logs = folder / "logs"
-        self.vigil = Vigil(plan_of(), self.history, logs, self.said.append, self.heard.append)
+        self.vigil = Vigil(plan_of(*faults), self.history, logs, self.said.append, self.heard.append)
 
     def tell(self, kind: str, node: str, **fields: Any) -> None:
         self.history.add({"kind": kind, "node": node, "wall": 0.0, "mono_ns": 0, **fields})
@@ -97,3 +98,16 @@ def test_all_daemons_are_waited_for(watched: Watched) -> None:
         watched.tell("ipfs_ready", name)
     watched.vigil.wait_ipfs()
     assert watched.said[0].startswith("3 IPFS daemons are up after")
+
+
+def test_a_daemon_that_a_fault_has_killed_is_no_loss(tmp_path: Path) -> None:
+    one = Watched(
+        tmp_path, FaultPlan("dead", "kill", "", ("agg",), When("time"), None, parts={"agg": ("ipfs",)})
+    )
+    one.tell("failed", "agg", part="ipfs", message="it does not answer", hint="")
+    assert one.vigil._is_lost()
+    one.history.note("fault_started", fault="dead")
+    assert not one.vigil._is_lost()
+    one.end("agg", "aggregator", 69)
+    assert one.vigil._is_lost()
+    one.history.close()
