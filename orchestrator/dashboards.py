@@ -149,7 +149,7 @@ def show(server: Server, window: Window, folder: Path, ending: ExitStack) -> Non
     else:
         print(
             f"There is no Grafana here; {grafana_server.PROGRAM_VARIABLE} may name the program of an unpacked"
-            f" release, {grafana.IMAGE.partition(':')[2]} or newer. Prometheus' page draws the same queries."
+            f" release, {grafana.RELEASES}. Prometheus' own page draws the same queries."
         )
     print(f"Prometheus: {server.url}")
     for dashboard in panels.dashboards().values():

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 TOP: Final = Path(__file__).resolve().parents[1]
-IMAGE: Final = "grafana/grafana:11.6.0"  # dashboards/ is made for this line of versions
+IMAGE: Final = "grafana/grafana:11.6.3"  # of the line that the dashboards' library is made for
+RELEASES: Final = "11.6 or 12"  # later ones have no Prometheus source of their own, but fetch it
 PORT: Final = 3000
 HEALTH_PATH: Final = "/api/health"
 SOURCE_UID: Final = "shoal-prometheus"  # as in dashboards/panel.py and the provisioning
@@ -17,7 +18,8 @@ DASHBOARDS: Final = TOP / "dashboards"
 # Where a container has them; read-only, and nothing else is mounted.
 INSIDE_PROVISIONING: Final = "/etc/shoal/grafana"
 INSIDE_DASHBOARDS: Final = "/etc/shoal/dashboards"
-INSIDE_DATA: Final = "/tmp/grafana"  # on tmpfs: nothing of it is worth keeping
+# On tmpfs, since nothing of it is worth keeping; it must be there, for the image makes folders in it only.
+INSIDE_DATA: Final = "/tmp"
 
 # What the provisioning asks the environment for.
 URL_VARIABLE: Final = "SHOAL_PROMETHEUS_URL"

@@ -32,6 +32,7 @@ from orchestrator import (
     setup,
 )
 from orchestrator.engine import Engine
+from orchestrator.grafana import IMAGE as GRAFANA
 
 NODE: Final = "shoal-node"
 PROMETHEUS: Final = "shoal-prometheus"
@@ -39,7 +40,7 @@ PROMETHEUS: Final = "shoal-prometheus"
 PUBLIC_BASE: Final = "debian:bookworm-20250520-slim"
 PUBLIC_KUBO: Final = "ipfs/kubo:v0.43.1"  # as node/ipfs/fetch_kubo.py; a test compares them
 PUBLIC_PROMETHEUS: Final = f"prom/prometheus:v{prometheus_setup.VERSION}"
-PUBLIC_GRAFANA: Final = "grafana/grafana:11.6.3"  # as the dashboards' library
+PUBLIC_GRAFANA: Final = GRAFANA
 
 REGISTRY_TIMEOUT_S: Final = 10
 DAEMON_TIMEOUT_S: Final = 900.0
