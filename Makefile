@@ -32,8 +32,8 @@ images: setup ipfs ## Make or fetch the images that fleets of containers need (W
 	@$(PYTHON) -m orchestrator.images $(WAY:%=--way %)
 
 ##@ Test
-.PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-long bench bench-ipfs bench-network
-test: setup lint ipfs test-go test-conformance test-unit test-parts test-box test-learning test-links test-fleet test-run test-netem ## Run everything that CI runs
+.PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-docker test-long bench bench-ipfs bench-network
+test: setup lint ipfs test-go test-conformance test-unit test-parts test-box test-learning test-links test-fleet test-run test-netem test-docker ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
 	@$(PYTHON) -m tests.side_by_side tests/unit tests/unit/node
@@ -65,6 +65,9 @@ test-fleet: setup ipfs ## Test with real daemons, in a box
 
 test-netem: setup ## Test what netem does to links (or ARGS=) on a kernel that has it, in an emulated machine
 	@$(PYTHON) -m tests.netem.guest $(if $(filter test,$(MAKECMDGOALS)),--or-skip) $(ARGS)
+
+test-docker: setup ipfs ## Test fleets of containers (or ARGS=) on the Docker engine that answers, else on one of their own
+	@$(PYTHON) -m tests.docker.engine $(if $(filter test,$(MAKECMDGOALS)),--or-skip) $(ARGS)
 
 test-long: setup ipfs ## Run the tests that take minutes: long cuts in a box, all scenarios, all links with netem
 	@$(IN_BOX) $(PYTHON) -m pytest -m long tests/fleet

@@ -125,11 +125,13 @@ def index_settings(environment: Mapping[str, str]) -> IndexSettings:
 
 
 def settings_in(listed: str, environment: Mapping[str, str]) -> IndexSettings:
-    """The lines of `pip config list`, later ones first in rank, as one file for the build."""
+    """The lines of `pip config list` as one file for the build; the environment outranks pip's files."""
     told: dict[str, str] = {}
-    for line in listed.splitlines():
-        key, _, value = line.partition("=")
-        told[key.rpartition(".")[2]] = value.strip("'\"").replace("\\n", " ")
+    for section in ("global", "install", ":env:"):
+        for line in listed.splitlines():
+            key, _, value = line.partition("=")
+            if key.startswith(f"{section}."):
+                told[key[len(section) + 1 :]] = value.strip("'\"").replace("\\n", " ")
     for key, names in INDEX_VARIABLES.items():
         for name in reversed(names):
             if environment.get(name):
