@@ -25,6 +25,7 @@ from node.contract.settings import SWARM_PORT
 from orchestrator import dashboards
 from orchestrator.containers import FLEET, NODE, PART
 from tests.docker.traces import traces
+from tests.run.place import Place
 
 TOP: Final = Path(__file__).resolve().parents[2]
 CUT: Final = Path(__file__).with_name("cut.yaml")
@@ -244,14 +245,18 @@ def test_the_same_plan_gives_the_same_model_on_both_drivers(
     assert found["netns"] == found["compose"]
 
 
-def test_a_taken_subnet_is_avoided_and_told(client: docker.DockerClient, tmp_path: Path) -> None:
+def test_a_taken_subnet_is_avoided_and_told_with_a_task_of_the_users_own(
+    client: docker.DockerClient, tmp_path: Path
+) -> None:
+    scenario = Place(tmp_path).scenario()
+    (tmp_path / "my_task.py").chmod(0o600)  # nobody else may read it, and the parts must
     pool = docker.types.IPAMPool(subnet="10.77.4.0/22")
     ours = None
     try:
         with contextlib.suppress(docker.errors.APIError):  # somebody has taken it already: as good
             config = docker.types.IPAMConfig(pool_configs=[pool])
             ours = client.networks.create("shoal-test-taken", ipam=config)
-        one = start(tmp_path / "run", TINY, "compose")
+        one = start(tmp_path / "run", scenario, "compose")
         assert one.end() == 0, one.said
     finally:
         if ours is not None:
