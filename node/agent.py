@@ -46,7 +46,7 @@ from node.node_series import NodeSeries
 from node.process import ProcessId
 from node.role import wait_ipfs
 
-IPFS_READY_S: Final = 20.0
+IPFS_READY_S: Final = 60.0  # of containers the agents are there first, and then one daemon after the other
 LONG_POLL_S: Final = 10.0
 LOOK_S: Final = 0.1  # other processes append to the events; a look is one stat
 # Told some at a time events cost a fraction. What trainers tell is for the record; upon what an aggregator
