@@ -103,7 +103,6 @@ class ComposeFleet:
         self._task: str | None = None
         self.parts = ContainerParts(containers)
         self.limits = container_limits.limits(job.plan.nodes, containers, engine.client, images.node)
-        self._runtime_bytes: Mapping[str, int] = {}
         self.secrets = SECRETS
         self._file = job.directory / compose_file.FILE
 
@@ -125,7 +124,7 @@ class ComposeFleet:
     def begin(self) -> None:
         limited = [node for node in self._job.plan.nodes if node.memory_bytes is not None]
         parts = {part for node in limited for part in runtime.parts(node)}
-        self._runtime_bytes = runtime.measured(
+        self.limits.runtime_bytes = runtime.measured(
             self._client, self._images.node, self._containers.labels, parts
         )
 
@@ -172,7 +171,7 @@ class ComposeFleet:
             threads=max(1, (os.cpu_count() or 1) // len(plan.nodes)),
             real_time=self._real_time,
             task=self._task,
-            limits=self.limits.prepare(self._runtime_bytes),
+            limits=self.limits.prepare(),
             scrape_interval=prometheus.scrape_interval(len(plan.nodes)),
         )
         self._file.write_text(compose_file.text(plan, site))

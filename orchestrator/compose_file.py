@@ -180,16 +180,23 @@ def _part(node: NodePlan, part: str, site: Site, before: str | None) -> list[str
         f"    command: {quoted([str(settings), '--parts', part])}",
         *(["    secrets: [swarm-key]"] if part == "ipfs" else []),
         *volumes(*bound),
-        *(
-            [f"    mem_limit: {limit.memory_bytes}", f"    memswap_limit: {limit.memory_bytes}"]
-            if limit.memory_bytes is not None
-            else []
-        ),
-        *([f"    cgroup_parent: {quoted(limit.cgroup_parent)}"] if limit.cgroup_parent is not None else []),
+        *_limit(limit),
         labels(node.name, part),
         healthcheck(*knock[part]),
         "",
     ]
+
+
+def _limit(limit: PartLimit) -> list[str]:
+    lines = []
+    if limit.cgroup_parent is not None:
+        lines = [
+            "    # Its class limits all in this group together: `shoal run` sees to it, by hand nobody does.",
+            f"    cgroup_parent: {quoted(limit.cgroup_parent)}",
+        ]
+    if limit.memory_bytes is not None:
+        lines += [f"    mem_limit: {limit.memory_bytes}", f"    memswap_limit: {limit.memory_bytes}"]
+    return lines
 
 
 def _networks(data: IPv4Network, ctl: IPv4Network) -> list[str]:

@@ -46,33 +46,32 @@ class ContainerLimits:
         self._nodes = {n.name: n for n in nodes if n.cpu is not None or n.memory_bytes is not None}
         self._fleet, self._layout, self._open_keeper = fleet, layout, open_keeper
         self._keeper: Asked | None = None
-        self._runtime_bytes: Mapping[str, int] = {}
+        self.runtime_bytes: Mapping[str, int] = {}  # by part, see orchestrator/runtime.py; before all else
         self._refused: dict[Kind, Refused] = {}
         self._held: dict[tuple[str, Kind], tuple[Setting, ...]] = {}
         self._begun: set[str] = set()
         self._counted: dict[str, dict[str, float]] = {}
 
-    def prepare(self, runtime_bytes: Mapping[str, int]) -> dict[tuple[str, str], PartLimit]:
+    def prepare(self) -> dict[tuple[str, str], PartLimit]:
         """What Compose is to be told of each part; its groups are there then, where the engine needs that."""
-        self._runtime_bytes = runtime_bytes
         if not self._nodes:
             return {}
         if isinstance(self._layout, Refused):
             self._refused = dict.fromkeys(KINDS, self._layout)
-            return part_limits(list(self._nodes.values()), self._fleet, None, runtime_bytes)
+            return part_limits(list(self._nodes.values()), self._fleet, None, self.runtime_bytes)
         self._keeper = self._open_keeper(self._layout)
         # Otherwise the engine makes them itself: systemd wants to know of its own, those of v2 need no care.
         if self._layout == Layout("cgroupfs", 1):
             for node in self._nodes:
                 for kind in KINDS:
                     self._ask(node, kind, do="make")
-        return part_limits(list(self._nodes.values()), self._fleet, self._layout, runtime_bytes)
+        return part_limits(list(self._nodes.values()), self._fleet, self._layout, self.runtime_bytes)
 
     def enforce(self) -> None:
         """The containers run: their memory is limited from now on."""
         for node in self._nodes.values():
             if node.memory_bytes is not None and isinstance(self._layout, Layout):
-                limit_bytes = node.memory_bytes + runtime.of_node(node, self._runtime_bytes)
+                limit_bytes = node.memory_bytes + runtime.of_node(node, self.runtime_bytes)
                 self._hold(node.name, "memory", memory_settings(self._layout.version, limit_bytes))
 
     def begin(self, node: str) -> None:
@@ -98,7 +97,7 @@ class ContainerLimits:
         limits = {n.name: {"cpu": n.cpu, "memory_bytes": n.memory_bytes} for n in self._nodes.values()}
         kinds = {kind for node in self._nodes.values() for kind in self._kinds(node)}
         states: dict[str, str] = {kind: self._state(kind) for kind in KINDS if kind in kinds}
-        runtimes = {"runtime_bytes": dict(self._runtime_bytes)} if "memory" in kinds else {}
+        runtimes = {"runtime_bytes": dict(self.runtime_bytes)} if "memory" in kinds else {}
         return {"nodes": limits, **states, **runtimes, "counted": self._counted}
 
     def close(self) -> None:

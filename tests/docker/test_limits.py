@@ -46,7 +46,8 @@ class Fleet:
         limits = container_limits.limits(nodes, self.mine, self.client, self.image)
         self.opened.append(limits)
         size_bytes = self.resident_bytes()
-        told = limits.prepare({"ipfs": size_bytes, "trainer": size_bytes})
+        limits.runtime_bytes = {"ipfs": size_bytes, "trainer": size_bytes}
+        told = limits.prepare()
         for one in nodes:
             for part, taking in parts.items():
                 limit = told[one.name, part]

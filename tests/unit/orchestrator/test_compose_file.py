@@ -43,7 +43,12 @@ def services(**more: Any) -> dict[str, Any]:
 
 
 def test_it_is_as_it_was() -> None:
-    made = text(plan(), site(real_time=RealTime(18_000), limits={("w01", "trainer"): PartLimit(1 << 30)}))
+    made = text(
+        plan(),
+        site(
+            real_time=RealTime(18_000), limits={("w01", "trainer"): PartLimit(1 << 30, "/docker/shoal-x/w01")}
+        ),
+    )
     if os.environ.get("SHOAL_REGENERATE") == "1":
         GOLDEN.write_text(made)
     assert made == GOLDEN.read_text(), "if this is meant: SHOAL_REGENERATE=1 make test-unit"

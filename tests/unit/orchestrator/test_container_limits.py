@@ -62,7 +62,8 @@ def kernel(tmp_path: Path) -> Kernel:
 
 def limits(kernel: Kernel, *nodes: NodePlan, layout: Layout | Refused = V2) -> ContainerLimits:
     made = ContainerLimits(nodes, FLEET, layout, lambda _: kernel)
-    made.prepare(RUNTIME)
+    made.runtime_bytes = RUNTIME
+    made.prepare()
     return made
 
 
@@ -115,7 +116,7 @@ def test_what_was_enforced_and_counted_is_said_also_when_all_has_ended(kernel: K
 
 def test_without_a_limited_node_there_is_nothing_to_keep() -> None:
     made = ContainerLimits([FREE], FLEET, V2, lambda _: pytest.fail("a keeper was opened"))
-    assert made.prepare({}) == {}
+    assert made.prepare() == {}
     made.enforce()
     made.begin("agg")
     made.close()
