@@ -22,7 +22,7 @@ from docker.types import Mount
 
 from node.contract import ShoalError
 from orchestrator import errand, group_keeper
-from orchestrator.containers import PART
+from orchestrator.containers import NODE, PART
 from orchestrator.dockerd import gone_is_fine, told
 from orchestrator.errand import Errand
 from orchestrator.groups import Layout
@@ -55,7 +55,7 @@ class Keeper:
                 security_opt=["no-new-privileges:true"],
                 read_only=True,
                 network_mode="none",
-                labels={**labels, PART: NAME},
+                labels={**labels, NODE: "", PART: NAME},
                 mounts=[Mount(str(HIERARCHIES), str(HIERARCHIES), type="bind")],
                 stdin_open=True,
             )

@@ -39,7 +39,7 @@ KEYS: Final = {
     "transport": "how soon TCP and the daemon notice a dead link and its return",
     "limits": "which nodes' CPU and memory were to be limited, whether they were, and what the "
     "kernel counted: seconds held back, processes killed for memory, peak; null when none; runtime_bytes is "
-    "what nodes of containers have on top of their memory, by part: resident in a fresh process, measured",
+    "what nodes of containers have on top of their memory, by part: resident in a fresh process, no file's",
     "seed": "the seed that the plan was made with",
     "synthetic_data": "whether the data set was generated",
     "repeatable": "whether another run ends with the same final_model_cid; null when this one did not end",

@@ -1,7 +1,8 @@
 """What a node's parts take of memory before they have done anything: measured once for each image.
 
 In a box all nodes share these pages with the zygote, and a class' memory comes on top of them. Containers
-share none, so the same comes on top in their limits.
+share none, so as much is added to their limits. Only what is no file's is meant: pages of libraries are
+shared in any case, charged to whoever has read them first, and taken back before the kernel kills.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ import importlib, pathlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
 words = pathlib.Path("/proc/self/status").read_text().split()
-print(int(words[words.index("VmRSS:") + 1]) * 1024)
+print(sum(int(words[words.index(kind) + 1]) for kind in ("RssAnon:", "RssShmem:")) * 1024)
 """
 
 
 def measured(
     client: DockerClient, image: str, labels: Mapping[str, str], parts: Collection[str]
 ) -> dict[str, int]:
-    """Resident bytes by part: of fresh processes of this image, or what was measured of it before."""
+    """Bytes by part: of fresh processes of this image, or what was measured of it before."""
     if not parts:
         return {}
     with told(f"the image {image}"):
@@ -62,7 +63,7 @@ def parts(node: NodePlan) -> tuple[str, ...]:
 def resident_bytes(
     client: DockerClient, image: str, labels: Mapping[str, str], modules: Sequence[str]
 ) -> int:
-    """Of one fresh process that has imported these and done nothing."""
+    """Of one fresh process that has imported these and done nothing, without pages of files."""
     asked = Errand(["python3", "-c", MEASURE, *modules], user=NOBODY)
     return int(errand.answer(client, image, labels, asked))
 
