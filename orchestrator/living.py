@@ -97,7 +97,8 @@ def registered(run: str, directory: Path) -> Iterator[Registration]:
     try:
         yield registration
     finally:
-        file.unlink(missing_ok=True)
+        # A box has ended with its run; an engine that was off for a while may have kept containers.
+        remove_or_tell(file, replace(registration.living, init=None))
 
 
 def sweep() -> list[Living]:
@@ -106,11 +107,8 @@ def sweep() -> list[Living]:
     for file, one in _recorded():
         if one.is_alive():
             found.append(one)
-            continue
-        try:
-            remove(file, one)
-        except HostError as error:  # its engine is off, which is no reason to do nothing else
-            print(f"what run {one.run} has left is still there: {error}", file=sys.stderr)
+        else:
+            remove_or_tell(file, one)
     return found
 
 
@@ -157,6 +155,14 @@ def remove(file: Path, one: Living) -> None:
     if one.secrets is not None and is_secret_folder(Path(one.secrets)):
         shutil.rmtree(one.secrets, ignore_errors=True)  # another command may be at it, too
     file.unlink(missing_ok=True)
+
+
+def remove_or_tell(file: Path, one: Living) -> None:
+    """Where its engine is off, what is left there is known until another command can remove it."""
+    try:
+        remove(file, one)
+    except HostError as error:
+        print(f"what run {one.run} has left is still there: {error}", file=sys.stderr)
 
 
 def is_secret_folder(path: Path) -> bool:
