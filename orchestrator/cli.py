@@ -242,7 +242,8 @@ def parser() -> tuple[Parser, list[str]]:
         "exec",
         inside.execute,
         "run a command in a node of a living run",
-        "\nIt has this terminal, this folder and the node's network; the exit status is the command's.\n\n"
+        "\nIt has this terminal, this folder and the node's network; the exit status is the command's.\n"
+        "With driver compose it runs in the container of the node's agent, with the files that are there.\n\n"
         "    shoal exec w01 -- ping -U -c 3 10.77.0.1\n"
         "    shoal exec w01 -- sh",
     )
