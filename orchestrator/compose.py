@@ -31,7 +31,7 @@ from orchestrator.compose_file import RealTime, Site
 from orchestrator.compose_up import bring_up
 from orchestrator.compose_web import GATE_PORT, SECRETS
 from orchestrator.container_parts import HOLDER, ContainerParts
-from orchestrator.containers import Containers, Death
+from orchestrator.containers import Containers, Death, Watch
 from orchestrator.driver import Answer, DriverName, Job, Say
 from orchestrator.engine import Engine
 from orchestrator.errand import Errand
@@ -83,8 +83,7 @@ class ComposeDriver:
             containers = Containers(found.client, job.run, job.hidden.name)
             ending.callback(container_limits.remove, containers, found.client)
             fleet = ComposeFleet(job, containers, found, self._images)
-            ending.callback(fleet.keep_logs)
-            ending.callback(fleet.leave)
+            ending.callback(fleet.close)
             yield fleet
 
 
@@ -98,6 +97,7 @@ class ComposeFleet:
         self._look = Look(engine.client, images.node, containers.labels)
         self._gate: Gate | None = None
         self._gate_token = secrets.token_hex(16)
+        self._watch: Watch | None = None
         self._is_leaving = False
         self._real_time: RealTime | None = None
         self._task: str | None = None
@@ -223,10 +223,14 @@ class ComposeFleet:
 
     def leave(self) -> None:
         self._is_leaving = True
-        self.limits.close()
 
-    def keep_logs(self) -> None:
-        """What the containers' first processes said; the parts' own logs are in the nodes' folders."""
+    def close(self) -> None:
+        """Take the last of it, while the containers are still there."""
+        self.leave()
+        if self._watch is not None:
+            self._watch.close()
+        self.limits.close()
+        # What the containers' first processes said; the parts' own logs are in the nodes' folders.
         for one in self._containers.all():
             if said := self._containers.tail(one.node, one.part, lines=10_000):
                 (self._job.logs / f"{one.name}.container.log").write_text(said + "\n")
@@ -283,7 +287,7 @@ class ComposeFleet:
             self._job.ended(death.node, SIGNALLED - death.status, death.part, is_ordered)
 
     def _last_words(self, death: Death) -> str:
-        """None where the container is gone already."""
+        """Nothing where the container is gone already."""
         try:
             return self._containers.tail(death.node, death.part)
         except ShoalError:
