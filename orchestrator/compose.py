@@ -283,7 +283,7 @@ class ComposeFleet:
         elif not death.node:
             self._job.say(f"the container of {death.part} was killed by signal {death.status - SIGNALLED}")
         else:
-            is_ordered = self.parts.is_ordered(death.node, death.part)
+            is_ordered = self.parts.explains(death.node, death.part)
             self._job.ended(death.node, SIGNALLED - death.status, death.part, is_ordered)
 
     def _last_words(self, death: Death) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -31,16 +32,21 @@ class ContainerParts:
 
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
-        self._ordered: set[tuple[str, str]] = set()
+        self._unheard: Counter[tuple[str, str]] = Counter()  # ordered deaths of which nobody has heard yet
+        self._counting = threading.Lock()
 
-    def is_ordered(self, node: str, part: str) -> bool:
-        """Whether it was killed from here and not started since: then its death is no news."""
-        return (node, part) in self._ordered
+    def explains(self, node: str, part: str) -> bool:
+        """Whether a death that is heard of was ordered; that may be after the next start."""
+        with self._counting:
+            is_explained = self._unheard[node, part] > 0
+            self._unheard[node, part] -= is_explained
+        return is_explained
 
     def kill(self, node: str, part: str) -> None:
         parts = self._parts(node, part)
         # Known before it happens, since who hears of the death may ask at once.
-        self._ordered |= {(node, one.attrs["Labels"][PART]) for one in parts}
+        with self._counting:
+            self._unheard.update((node, one.attrs["Labels"][PART]) for one in parts if state(one) != "ended")
         self._act(parts, "killed", lambda one: one.kill(), wanted={"ended"})
 
     def pause(self, node: str, part: str) -> None:
@@ -50,9 +56,7 @@ class ContainerParts:
         self._act(self._parts(node, part), "resumed", lambda one: one.unpause(), wanted={"running", "ended"})
 
     def start(self, node: str, part: str) -> None:
-        parts = self._parts(node, part)
-        self._act(parts, "started", lambda one: one.start(), wanted={"running", "paused"})
-        self._ordered -= {(node, one.attrs["Labels"][PART]) for one in parts}
+        self._act(self._parts(node, part), "started", lambda one: one.start(), wanted={"running", "paused"})
 
     def state(self, node: str, part: str) -> PartState:
         states = {state(one) for one in self._parts(node, part)}
