@@ -8,13 +8,13 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from node.contract import HostError
+from node.cgroup import MEMBERS, Group
 from node.contract.settings import ORDERS_SOCKET
 from node.events import Events
 from node.fork import Signals, exit_status, fork
@@ -35,22 +35,17 @@ def until_term() -> int:
 class Node:
     """A supervisor of two parts, in a child of its own, that takes orders."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, groups: Sequence[Group] = ()) -> None:
         self.folder = folder
         self.events = Events(folder / "events.jsonl", "w1")
         self.socket = folder / ORDERS_SOCKET
         parts = [
             Forked("agent", until_term, self.events),
-            Forked("trainer", self._train, self.events, is_role=True),
+            Forked("trainer", until_term, self.events, is_role=True),
         ]
         log = folder / "node.log"
-        self.id = fork(lambda: supervise(parts, self.events, orders=self.socket), log=log)
+        self.id = fork(lambda: supervise(parts, self.events, groups, self.socket), log=log)
         wait_until(lambda: len(self.told("part_started")) == 2)
-
-    def _train(self) -> int:
-        if (self.folder / "broken").exists():
-            raise HostError("no disk", "buy one")
-        return until_term()
 
     def told(self, kind: str, part: str | None = None) -> list[dict[str, Any]]:
         lines = self.events.path.read_text().splitlines() if self.events.path.exists() else []
@@ -187,3 +182,21 @@ def test_who_says_nothing_is_not_waited_for(node: Node) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect(str(node.socket))
         assert node.order("state", "agent") == {"state": "running"}
+
+
+def test_a_part_that_is_started_again_belongs_to_its_groups(tmp_path: Path) -> None:
+    group, home = tmp_path / "group", tmp_path / "home"
+    for folder in (group, home):
+        folder.mkdir()
+    node = Node(tmp_path, [Group(str(group), str(home))])
+    try:
+        node.order("kill", "trainer")
+        (group / MEMBERS).unlink()
+        node.order("start", "trainer")
+        assert (group / MEMBERS).read_text() == (home / MEMBERS).read_text() == str(node.id.pid)
+        (group / MEMBERS).unlink()
+        node.order("kill", "agent")
+        node.order("start", "agent")
+        assert not (group / MEMBERS).exists()
+    finally:
+        node.id.signal(signal.SIGKILL)
