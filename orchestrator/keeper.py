@@ -66,9 +66,12 @@ class Keeper:
     def ask(self, **request: Any) -> Mapping[str, Any]:
         """Its answer; ShoalError with the reason when it could not do what it was asked."""
         with self._lock:
-            # The socket is of no type that could be named: the SDK gives what lies under its HTTP.
-            os.write(self._socket.fileno(), json.dumps(request).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(self._line(time.monotonic() + ANSWER_S))
+            try:
+                # The socket is of no type that could be named: the SDK gives what lies under its HTTP.
+                os.write(self._socket.fileno(), json.dumps(request).encode() + b"\n")
+                answer: dict[str, Any] = json.loads(self._line(time.monotonic() + ANSWER_S))
+            except OSError as error:
+                raise ShoalError(f"the keeper of control groups is gone: {error.strerror}") from error
         if answer["error"] is not None:
             raise ShoalError(answer["error"])
         return answer

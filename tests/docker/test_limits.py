@@ -14,7 +14,7 @@ import docker
 import pytest
 
 from node.contract.plan import NodePlan
-from orchestrator import container_limits, errand, groups, runtime
+from orchestrator import container_limits, errand, groups, keeper, runtime
 from orchestrator.cgroups import Refused
 from orchestrator.container_limits import ContainerLimits
 from orchestrator.containers import NODE, PART, Containers
@@ -158,6 +158,16 @@ def test_a_part_that_takes_less_than_its_class_has_lives_beside_another_one_it_d
         wait_until(lambda: fleet.taken("modest", name)[2] == MOST_BYTES["modest"])  # noqa: B023
         assert fleet.ended(name) == []
     assert sum(one["killed_for_memory"] for one in limits.said()["counted"].values()) == 0  # type: ignore[index]
+
+
+def test_a_keeper_that_was_killed_is_said_to_enforce_nothing(fleet: Fleet) -> None:
+    limits = fleet.open(node(cpu=CORES), ipfs="ipfs", trainer="trainer")
+    fleet.mine.one("", keeper.NAME).kill()
+    limits.begin("w01")
+    limits.close()
+    said = limits.said()
+    assert said is not None
+    assert said["cpu"].startswith("not enforced: the keeper of control groups ")
 
 
 def test_memory_is_for_ipfs_and_role_together(fleet: Fleet) -> None:
