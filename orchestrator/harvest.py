@@ -21,20 +21,22 @@ EXPORT_S: Final = 60.0
 CHAIN_FILES: Final = ("head", "open-round.jsonl")
 RECEIVED: Final = "shoal_interface_received_bytes_total"
 PEAKS: Final = "shoal_part_proportional_peak_bytes"
+IPFS: Final = "ipfs"
 
 Counters = dict[str, dict[str, float]]  # what → node → figure
 
 
 def counters(plan: Plan, fleet: Fleet) -> Counters:
-    """What the agents count at the end of the rounds; no memory where they may not look into all parts."""
+    """What the agents count at the end of the rounds; no memory where they may not look into others."""
     pages = _pages(plan, fleet)
     received = {name: _figures(page, RECEIVED, "interface") for name, page in pages.items()}
     peaks = {name: _figures(page, PEAKS, "part") for name, page in pages.items()}
-    parts = {node.name: {"agent", "ipfs", *node.roles} for node in plan.nodes}
-    whole = {name: sum(found.values()) for name, found in peaks.items() if parts[name] <= found.keys()}
+    # The daemon lives as long as the agent: who does not know its memory may not look, and part of a sum is
+    # none. A role may have ended before anybody asked.
+    known = {name: sum(found.values()) for name, found in peaks.items() if IPFS in found}
     return {
         "end": {name: found["data"] for name, found in received.items() if "data" in found},
-        **({"memory": whole} if whole else {}),
+        **({"memory": known} if known else {}),
     }
 
 

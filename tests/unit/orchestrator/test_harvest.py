@@ -38,7 +38,7 @@ def counted(pages: Mapping[str, str]) -> harvest.Counters:
     return harvest.counters(plan_of(), cast(Fleet, Pages(pages)))
 
 
-def test_memory_is_summed_only_over_all_parts() -> None:
+def test_memory_is_summed_only_where_the_agent_may_look() -> None:
     names = [node.name for node in plan_of().nodes]
     first, *others = names
     found = counted({first: PAGE + ROLES, **dict.fromkeys(others, PAGE)})
