@@ -25,11 +25,16 @@ CALL_S: Final = LONG_POLL_S + 10.0
 SEND_S: Final = 150.0
 DIAL_S: Final = 5.0
 PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5)  # a heal may come in any of them
+NOT_YET: Final = 503
 SILENT_S: Final = 2.5  # without a pulse; then somebody may be cut off, or the link be busy
 
 
 class UnansweredError(ShoalError):
     """The aggregator was away for longer than we are willing to wait."""
+
+
+class NotYetError(ValueError):
+    """The aggregator is there and cannot say yet: nothing is wrong with the way to it."""
 
 
 class Control:
@@ -91,6 +96,7 @@ class Control:
                     return await self._try(path, body, timeout_s)
                 except (aiohttp.ClientError, TimeoutError, OSError, IpfsError, ValueError) as err:
                     last = f"{type(err).__name__}: {err}"
+                    is_cut = not isinstance(err, NotYetError)
                 if time.monotonic() >= deadline:
                     raise UnansweredError(
                         f"the aggregator did not answer for {self._patience_s:g} s; last: {last}",
@@ -100,7 +106,8 @@ class Control:
                 self.repeated += 1
                 await asyncio.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
                 tries += 1
-                await self._reconnect()
+                if is_cut:  # else each try would leave another open connection behind, and it takes only some
+                    await self._reconnect()
         finally:
             looking.cancel()  # and not waited for: whoever cancels us in that moment must not be swallowed
 
@@ -130,6 +137,8 @@ class Control:
                 if len(data) < MAX_REPLY_BYTES:
                     data += piece
             self._hear(path)
+            if response.status == NOT_YET:
+                raise NotYetError(data[:200].decode(errors="replace"))
             if response.status != 200:
                 raise ValueError(f"HTTP {response.status}: {data[:200].decode(errors='replace')}")
             return bytes(data), was_silent

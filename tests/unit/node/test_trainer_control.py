@@ -293,3 +293,21 @@ async def test_garbage_and_too_many_connections_disturb_nobody() -> None:
         for _, one in held:
             one.close()
         await trainer.work(ready=True)
+
+
+async def test_an_aggregator_that_cannot_answer_yet_is_asked_again_on_the_same_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes only some at a time of one member; a restarted one may be at it for longer than that."""
+    monkeypatch.setattr(control, "PAUSES_S", (0.001,))
+    tunnel, desk = FakeTunnel(), FakeDesk()
+
+    def not_yet() -> Answer:
+        raise ShoalError("no round has been opened yet")
+
+    desk.answers = [not_yet] * (2 * MAX_OPEN)
+    async with connected(tunnel, desk) as trainer:
+        assert await trainer.send(SIGNED) == Answer(True)
+        assert len(desk.bodies) == 2 * MAX_OPEN + 1
+        assert len(tunnel._servers) == 1
+        assert tunnel.dialled == 0
