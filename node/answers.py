@@ -10,7 +10,7 @@ from typing import Final
 from node.contract.probes import Answer
 from node.ipfs.config import LOOPBACK
 
-ANSWER_S: Final = 2.0
+ANSWER_S: Final = 1.0
 REQUEST: Final = b"GET / HTTP/1.0\r\n\r\n"  # any HTTP will do, be it a refusal
 
 

@@ -35,7 +35,8 @@ HEARD_LOSSY_PACKETS: Final = 60
 LOSSY: Final = 0.2
 PACKETS_PER_S: Final = 100.0
 ECHOES: Final = 5
-KNOCK_MS: Final = 3000.0  # a lost packet is sent again after one second, and after two more
+KNOCK_MS: Final = 1000.0
+AGAIN_MS: Final = 3000.0  # a lost packet is sent again after one second, and after two more
 
 
 class ProbeFailedError(ShoalError):
@@ -69,7 +70,9 @@ class Prober:
 
     def knock(self, node: str, peer: str) -> Answer:
         """Whether the peer's daemon speaks to the node; a handshake, then what the daemon says."""
-        timeout_ms = 2 * (self.way_ms(node, peer) + self.way_ms(peer, node)) + KNOCK_MS
+        pairs = ((node, peer), (peer, node))
+        is_lossy = any(link.loss for pair in pairs if (link := self._links.get(pair)) is not None)
+        timeout_ms = 2 * sum(self.way_ms(*pair) for pair in pairs) + KNOCK_MS + is_lossy * AGAIN_MS
         wanted = Knock(self._address[peer], SWARM_PORT, timeout_ms)
         return self._ask(Knocked, node, "knock", wanted).answer
 

@@ -87,7 +87,8 @@ def figures(
     counters: bytes received on `data` by node at the end (`end`), and peaks of memory by node (`memory`).
     calibration: calibration.json. lateness: of all holders together.
     """
-    closed = [e for e in history if e["kind"] == "round_closed"]
+    # A restarted aggregator may tell of a record a second time.
+    closed = list({e["record"]: e for e in reversed(history) if e["kind"] == "round_closed"}.values())[::-1]
     completed = [e for e in closed if e["completed"]]
     finished = next((e for e in history if e["kind"] == "run_finished"), None)
     later = [e["seconds"] for e in completed[1:]]

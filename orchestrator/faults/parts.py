@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from node.contract import ShoalError
 from node.contract.plan import FaultPlan, Plan
+from node.contract.probes import Answer
 from orchestrator.faults.fault import Effect, Fleet, PartState, Phase, Scene, Verified, on_all
 
 AGENT: Final = "agent"
@@ -48,9 +50,12 @@ class PartFault:
     def verify(self, fleet: Fleet, look: Callable[[], Scene], phase: Phase, /) -> Verified:
         scene = look()
         if phase == "start":
-            found = self._asked(lambda place: self._not_down(fleet, scene, *place), self._places())
             others = self._others(scene)
-            found += self._asked(lambda place: self._not_answering(fleet, *place), others)
+            look_at: dict[Place, Callable[[Place], str | None]] = {
+                **dict.fromkeys(others, lambda place: self._not_answering(fleet, *place)),
+                **dict.fromkeys(self._places(), lambda place: self._not_down(fleet, scene, *place)),
+            }
+            found = self._asked(lambda place: look_at[place](place), look_at)
             said = f"{self._names(self._places())} {self.down_state}: nobody answers there"
             if others:
                 said += f"; {self._names(others)} left alone: answers"
@@ -109,15 +114,17 @@ class PartFault:
         if (state := fleet.state(node, part)) != self.down_state:
             return f"{part} of {node} is {state}"
         observer = self._observer(scene, node)
+        asked: list[tuple[Callable[[], Answer], str]] = []
         for one in self._expanded(node, part):
-            asked = []
             if one == AGENT or node not in scene.unwatched:
-                asked.append((fleet.answers(node, one), "its node"))
+                asked.append((partial(fleet.answers, node, one), f"{one} of {node} answers its node"))
             if one == IPFS and observer is not None:
-                asked.append((fleet.knock(observer, node), observer))
-            for answer, whom in asked:
-                if answer == "spoke":
-                    return f"{one} of {node} answers {whom}"
+                asked.append((partial(fleet.knock, observer, node), f"{one} of {node} answers {observer}"))
+        with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="parts") as pool:  # silence takes its time
+            answers = list(pool.map(lambda ask: ask[0](), asked))
+        for (_, said), answer in zip(asked, answers, strict=True):
+            if answer == "spoke":
+                return said
         if part == AGENT and observer is not None and fleet.rtt_ms(observer, node) is None:
             return f"{observer} does not reach {node}: without its agent the node's links are not as planned"
         return None

@@ -144,6 +144,14 @@ def test_what_was_not_observed_is_null() -> None:
     assert set(found["round_seconds"].values()) == {None}
 
 
+def test_a_record_that_a_restarted_aggregator_tells_again_counts_once() -> None:
+    closed = next(e for e in HISTORY if e["kind"] == "round_closed")
+    again = [*HISTORY, {**closed, "aggregate_s": None, "wall": closed["wall"] + 5}]
+    found, once = results.figures(plan(), again, COUNTERS), results.figures(plan(), HISTORY, COUNTERS)
+    for key in ("rounds_completed", "rounds", "round_seconds"):
+        assert found[key] == once[key]
+
+
 def test_a_node_that_no_longer_answers_leaves_the_wire_unknown() -> None:
     end = {name: value for name, value in COUNTERS["end"].items() if name != "w02"}
     assert results.figures(plan(), HISTORY, {**COUNTERS, "end": end})["wire_bytes_ratio"] is None
