@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
-from node.contract import HostError, ShoalError
+from node.contract import HostError
 from node.contract.plan import Plan
 from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
 from orchestrator import (
@@ -30,8 +30,9 @@ from orchestrator import (
 from orchestrator.compose_file import RealTime, Site
 from orchestrator.compose_up import bring_up
 from orchestrator.compose_web import GATE_PORT, SECRETS
-from orchestrator.container_parts import HOLDER, ContainerParts
+from orchestrator.container_parts import ContainerParts
 from orchestrator.containers import Containers, Death, Watch
+from orchestrator.deaths import Deaths
 from orchestrator.driver import Answer, DriverName, Job, Say
 from orchestrator.engine import Engine
 from orchestrator.errand import Errand
@@ -42,7 +43,6 @@ from orchestrator.preparation import write_secret
 from orchestrator.sharing import Owner
 
 LOOPBACK: Final = "127.0.0.1"
-SIGNALLED: Final = 128  # and the signal's number: the status of whoever was killed by one
 
 
 class ComposeDriver:
@@ -102,6 +102,7 @@ class ComposeFleet:
         self._real_time: RealTime | None = None
         self._task: str | None = None
         self.parts = ContainerParts(containers)
+        self._deaths = Deaths(containers.tail, self.parts.explains, job.ended, job.say)
         self.limits = container_limits.limits(job.plan.nodes, containers, engine.client, images.node)
         self.secrets = SECRETS
         self._file = job.directory / compose_file.FILE
@@ -268,27 +269,5 @@ class ComposeFleet:
         )
 
     def _died(self, death: Death) -> None:
-        """A part that ends by itself has told so; of one that was killed, or not begun, nobody else can."""
-        if self._is_leaving or death.part == HOLDER or death.status == 0:
-            return
-        if death.status <= SIGNALLED:
-            # Whoever gets as far as its part says nothing here, but in the part's own log and events.
-            said = self._last_words(death)
-            if not said and death.node:
-                return
-            name = f"{death.node}-{death.part}".strip("-")
-            self._job.say(f"the container of {name} has ended with {death.status}; it said last:\n{said}")
-            if death.node:
-                self._job.ended(death.node, death.status, death.part, False)
-        elif not death.node:
-            self._job.say(f"the container of {death.part} was killed by signal {death.status - SIGNALLED}")
-        else:
-            is_ordered = self.parts.explains(death.node, death.part)
-            self._job.ended(death.node, SIGNALLED - death.status, death.part, is_ordered)
-
-    def _last_words(self, death: Death) -> str:
-        """Nothing where the container is gone already."""
-        try:
-            return self._containers.tail(death.node, death.part)
-        except ShoalError:
-            return ""
+        if not self._is_leaving:
+            self._deaths.hear(death)
