@@ -18,6 +18,7 @@ TAG: Final = "shoal"
 NODE: Final = 'node=~"$node"'  # the nodes that were chosen
 PEER: Final = 'peer=~"$peer"'
 ALL: Final = ".*"
+STEP: Final = "1s"  # the usual one is a minute, in which a whole run may be over
 MARKED: Final = f"max by (fault, kind) ({metric('shoal_fault_active')}) > 0"
 
 
@@ -34,7 +35,10 @@ class Marks(models.AnnotationQuery):
 
     def __init__(self, name: str, expr: str, title: str, text: str, tags: str) -> None:
         super().__init__(name=name, datasource=SOURCE, enable=True, hide=False, icon_color=RED, expr=expr)
-        self._told = {"titleFormat": title, "textFormat": text, "tagKeys": tags, "step": "1s"}
+        # Some versions look for the query in `target`, others in `expr` and `step`.
+        query = {"datasource": SOURCE, "expr": expr, "interval": STEP, "range": True, "refId": "Anno"}
+        told = {"titleFormat": title, "textFormat": text, "tagKeys": tags, "step": STEP}
+        self._told = {**told, "target": query}
 
     def to_json(self) -> dict[str, object]:
         return {**super().to_json(), **self._told}

@@ -193,6 +193,8 @@ def states(
         .show_value(VisibilityMode.NEVER)
         .merge_values(True)
         .row_height(0.8)
+        .line_width(0)
+        .fill_opacity(80)
         .mappings([models.ValueMap(options)])
         .thresholds(thresholds(((None, GREEN),)))
         .legend(
