@@ -25,6 +25,12 @@ PART: Final = "shoal.part"
 
 POLL_S: Final = 0.2
 REMOVE_S: Final = 60.0
+EMPTY_NETWORK_S: Final = 5.0
+NETWORK: Final = "network "
+MISCOUNTED: Final = (
+    "nobody is in them, but an old engine may have miscounted; when it was restarted, the next command of "
+    "shoal removes them: sudo systemctl restart docker"
+)
 MOST_THREADS: Final = 8
 CPU_PERIOD_US: Final = 100_000
 TAIL_LINES: Final = 8
@@ -138,21 +144,24 @@ class Containers:
 
     def remove(self, timeout_s: float = REMOVE_S) -> None:
         """Everything of this run, by force; what is gone already is no error, what stays is one."""
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
         pause = threading.Event()
         empty_looks = 0
         while True:
             with told("what the run left"):
                 left = self._remove_once()
             empty_looks = 0 if left else empty_looks + 1
-            if (
-                empty_looks > 1
-            ):  # what the engine was just making for a killed Compose appears after the first
+            # What the engine was just making for a killed Compose appears after the first.
+            if empty_looks > 1:
                 return
-            if left and time.monotonic() > deadline:
-                raise ShoalError(
+            only_networks = all(one.startswith(NETWORK) for one in left)
+            patience_s = min(timeout_s, EMPTY_NETWORK_S) if only_networks else timeout_s
+            if left and time.monotonic() - began > patience_s:
+                raise HostError(
                     f"these of run {self.run} cannot be removed: {', '.join(left)}",
-                    f"see: docker ps --all --filter label={FLEET}={self.fleet}",
+                    MISCOUNTED
+                    if only_networks
+                    else f"see: docker ps --all --filter label={FLEET}={self.fleet}",
                 )
             pause.wait(POLL_S)
 
@@ -179,7 +188,7 @@ class Containers:
                 volume.remove(force=True)
         return [
             *(seen(one).name or str(one.id) for one in self._found({})),
-            *(f"network {one.name}" for one in self._client.networks.list(filters=mine)),
+            *(f"{NETWORK}{one.name}" for one in self._client.networks.list(filters=mine)),
             *(f"volume {one.name}" for one in self._client.volumes.list(filters=mine)),
         ]
 

@@ -148,12 +148,15 @@ def end(one: Living) -> None:
 
 def remove(file: Path, one: Living) -> None:
     """What a run left whose orchestrator has ended: fleet, control groups, secrets, and its file."""
-    if one.foothold is not None:
-        one.foothold.remove()
-    if one.secrets is not None:
-        cgroups.remove_left(Path(one.secrets).name)
-    if one.secrets is not None and is_secret_folder(Path(one.secrets)):
-        shutil.rmtree(one.secrets, ignore_errors=True)  # another command may be at it, too
+    try:
+        if one.foothold is not None:
+            one.foothold.remove()
+    finally:
+        # Keys do not stay, whatever else does.
+        if one.secrets is not None:
+            cgroups.remove_left(Path(one.secrets).name)
+        if one.secrets is not None and is_secret_folder(Path(one.secrets)):
+            shutil.rmtree(one.secrets, ignore_errors=True)  # another command may be at it, too
     file.unlink(missing_ok=True)
 
 

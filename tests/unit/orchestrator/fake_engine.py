@@ -52,6 +52,7 @@ class FakeThing:
     labels: dict[str, str]
     attrs: dict[str, Any] = field(default_factory=dict)
     guests: list[str] = field(default_factory=list)
+    is_miscounted: bool = False
 
     def reload(self) -> None:
         self.attrs["Containers"] = {guest: {} for guest in self.guests}
@@ -61,7 +62,7 @@ class FakeThing:
         self.guests.remove(container)
 
     def remove(self, *, force: bool = False) -> None:
-        if self.guests:
+        if self.guests or self.is_miscounted:
             raise refusal(403, "has active endpoints")
         self.shelf.remove(self)
 

@@ -113,6 +113,17 @@ def test_what_somebody_else_is_removing_is_waited_for_and_what_stays_is_an_error
         mine.remove(0)
 
 
+def test_a_network_that_the_engine_has_miscounted_is_told_with_its_cure_and_not_waited_for(
+    engine: FakeEngine, mine: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "EMPTY_NETWORK_S", 0)
+    engine.networks.add("tiny_data", mine.labels, is_miscounted=True)
+    with pytest.raises(
+        HostError, match=r"cannot be removed: network tiny_data\n(.|\n)*systemctl restart docker"
+    ):
+        mine.remove(timeout_s=1e9)
+
+
 def event(action: str, mine: Containers, container: str, node: str, **about: str) -> dict[str, Any]:
     labels = {**mine.labels, NODE: node, PART: "trainer", **about}
     return {"Action": action, "Actor": {"ID": container, "Attributes": labels}}
