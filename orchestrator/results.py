@@ -87,8 +87,11 @@ def figures(
     counters: bytes received on `data` by node at the end (`end`), and peaks of memory by node (`memory`).
     calibration: calibration.json. lateness: of all holders together.
     """
-    # A restarted aggregator may tell of a record a second time.
-    closed = list({e["record"]: e for e in reversed(history) if e["kind"] == "round_closed"}.values())[::-1]
+    by_record: dict[str, Event] = {}
+    for event in history:
+        if event["kind"] == "round_closed":  # a restarted aggregator may tell of one a second time
+            by_record.setdefault(event["record"], event)
+    closed = list(by_record.values())
     completed = [e for e in closed if e["completed"]]
     finished = next((e for e in history if e["kind"] == "run_finished"), None)
     later = [e["seconds"] for e in completed[1:]]
