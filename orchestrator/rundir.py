@@ -18,6 +18,7 @@ FILES: Final = {
     "plan.json": "scenario and seed resolved, and nothing of the host",
     "binding.json": "what host and run added: driver, engines, peer IDs, CIDs of the shards, limits",
     "compose.yaml": "the fleet as Docker Compose was told of it, when it was one of containers",
+    ".env": "what Compose reads beside it: the services of the profile observability are on",
     "facts.json": "the host: kernel, CPU, versions",
     "history.jsonl": "every event of every node, one JSON object in a line",
     "results.json": "the verdict, the checks and the figures; orchestrator/results.py says what each means",
