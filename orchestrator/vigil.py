@@ -71,8 +71,15 @@ class Vigil:
                     self._say(said)
                 if event["kind"] == "all_ready":
                     limit_s = self._plan.aggregation.deadline_s + ROUND_GRACE_S + RELEASE_GRACE_S
+                    limit_s += self._longest_absence_s()
                 self._heard(event)
             self._check_lost()
+
+    def _longest_absence_s(self) -> float:
+        """For how long a fault may keep the aggregator's node from telling anything."""
+        aggregators = {node.name for node in self._plan.nodes if "aggregator" in node.roles}
+        hit = [fault for fault in self._plan.faults if aggregators & fault.parts.keys()]
+        return max((fault.heal.seconds for fault in hit if fault.heal is not None), default=0.0)
 
     def _nodes_with(self, kind: str) -> set[str]:
         return {event["node"] for event in self._history.events if event["kind"] == kind}

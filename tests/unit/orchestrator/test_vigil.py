@@ -111,3 +111,16 @@ def test_a_daemon_that_a_fault_has_killed_is_no_loss(tmp_path: Path) -> None:
     one.end("agg", "aggregator", 69)
     assert one.vigil._is_lost()
     one.history.close()
+
+
+def test_an_absence_that_is_planned_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ROUND_GRACE_S", "RELEASE_GRACE_S"):
+        monkeypatch.setattr(vigil, name, -30.0)  # and the deadline of the plan is 60 s
+    away = FaultPlan(
+        "away", "kill", "", ("agg",), When("time"), When("lasting", 0.2), parts={"agg": ("node",)}
+    )
+    one = Watched(tmp_path, away)
+    one.tell("all_ready", "agg", trainers=["w01"])
+    with pytest.raises(FleetFailedError, match=r"nothing was heard for 0\.2 s"):
+        one.vigil.watch_rounds()
+    one.history.close()
