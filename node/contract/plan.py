@@ -131,7 +131,7 @@ class When:
     """A moment of a run. Rounds wait at their opening until what is due then is in force."""
 
     kind: Literal["time", "round", "within", "after", "lasting"]
-    # of `time`: since the opening of round 1; of `within`: since the opening of the round, which does not wait;
+    # of `time`: since round 1 was opened; of `within`: since the round was, which does not wait;
     # of `after`: since the end of the fault that it names; of `lasting`: since this fault's own start
     seconds: float = 0.0
     round: int = 0

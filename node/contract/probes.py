@@ -36,7 +36,7 @@ class Echoed:
 
 @dataclass(frozen=True)
 class Knock:
-    """`do: knock`. Connect to a port of a peer, and wait for the first byte: libp2p's listeners speak first."""
+    """`do: knock`. Connect to a peer's port, and wait for the first byte: libp2p's listeners speak first."""
 
     peer_address: str
     port: int
