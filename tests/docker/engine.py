@@ -29,6 +29,7 @@ from tests.netem import parts
 
 DEFAULT_TESTS = "tests/docker"
 PACKAGES = ("docker.io", "containerd", "runc", "tini", "libdevmapper1.02.1")
+PID_FILE = Path("/run/docker.pid")
 LIBRARIES = "usr/lib/x86_64-linux-gnu:lib/x86_64-linux-gnu"
 CURE = "run it where a Docker engine answers, or as root on a Debian whose packages can be reached"
 # Where control groups may let nobody be of real-time priority, the engine must be given some to hand on.
@@ -62,6 +63,8 @@ def an_engine() -> Iterator[str]:
         with engine.found() as here:
             url = here.url
     except HostError as error:
+        if is_running():
+            raise
         refusal = error
     else:
         yield url
@@ -69,6 +72,15 @@ def an_engine() -> Iterator[str]:
     say(f"{refusal.message} Starting one for these tests.")
     with own_engine() as url:
         yield url
+
+
+def is_running() -> bool:
+    """Whether an engine runs that will not do: a second one would take its bridge and its firewall rules."""
+    try:
+        pid = int(PID_FILE.read_text())
+    except (OSError, ValueError):
+        return False
+    return process.Identity.of(pid) is not None
 
 
 @contextlib.contextmanager
@@ -119,7 +131,7 @@ def start(programs: Programs, data: Path, state: Path, more: Sequence[str]) -> P
 
 
 def command(data: Path, state: Path) -> list[str]:
-    """An engine that meets no other one, and of which the host keeps no interface."""
+    """An engine apart from what is installed here, and of which the host keeps no interface."""
     real_time = [f"--cpu-rt-runtime={REAL_TIME_US}"] if REAL_TIME.exists() else []
     return [
         "dockerd",

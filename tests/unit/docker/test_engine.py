@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,9 @@ def test_what_an_engine_has_mounted_is_unmounted_from_within() -> None:
     ]
 
 
-def test_an_engine_of_ours_meets_no_other_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_of_ours_keeps_apart_from_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine, "REAL_TIME", tmp_path / "no-such-control-group")
     words = engine.command(Path("/cache/docker"), tmp_path)
     places = [
@@ -53,12 +56,29 @@ def test_the_last_words_of_an_engine_that_does_not_start(tmp_path: Path) -> None
             engine.wait_answer(ended, f"unix://{tmp_path}/docker.sock", tmp_path / "log", 1.0)  # type: ignore[arg-type] # a Popen will do
 
 
+def test_no_second_engine_is_started_beside_one_that_will_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise HostError("The Docker engine is 19.03.", "renew it")
+
+    monkeypatch.setattr(host_engine, "found", refuse)
+    monkeypatch.setattr(engine, "PID_FILE", tmp_path / "docker.pid")
+    (tmp_path / "docker.pid").write_text(str(os.getpid()))
+    monkeypatch.setattr(engine, "own_engine", lambda: pytest.fail("a second engine"))
+    with pytest.raises(HostError, match=r"19\.03"):
+        engine.an_engine().__enter__()
+    (tmp_path / "docker.pid").write_text("0")
+    assert not engine.is_running()
+
+
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise HostError("No Docker engine answers.", "start it")
 
     monkeypatch.setattr(host_engine, "found", refuse)
+    monkeypatch.setattr(engine, "is_running", lambda: False)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
 
 
