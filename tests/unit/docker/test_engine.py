@@ -62,10 +62,13 @@ def test_no_second_engine_is_started_beside_one_that_will_not_do(
     def refuse() -> None:
         raise HostError("The Docker engine is 19.03.", "renew it")
 
+    def never() -> None:
+        raise AssertionError("a second engine was started")
+
     monkeypatch.setattr(host_engine, "found", refuse)
     monkeypatch.setattr(engine, "PID_FILE", tmp_path / "docker.pid")
     (tmp_path / "docker.pid").write_text(str(os.getpid()))
-    monkeypatch.setattr(engine, "own_engine", lambda: pytest.fail("a second engine"))
+    monkeypatch.setattr(engine, "own_engine", never)
     with pytest.raises(HostError, match=r"19\.03"):
         engine.an_engine().__enter__()
     (tmp_path / "docker.pid").write_text("0")
