@@ -23,6 +23,7 @@ from typing import Any
 from node.contract import ExitCode
 from node.contract.plan import Plan
 from node.contract.schema import from_json, to_json
+from orchestrator.driver import ENV_DRIVER
 from tests.bench.figures import Figure, show
 
 TOP = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ START_WORKERS = 8
 def shoal(*words: str, cwd: Path) -> str:
     """The command line, with runs that go to `cwd`."""
     argv = [sys.executable, "-m", "orchestrator.cli", *words]
-    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    environment = {**os.environ, "PYTHONPATH": str(TOP), ENV_DRIVER: "netns"}
     done = subprocess.run(argv, cwd=cwd, env=environment, stdout=subprocess.PIPE, timeout=RUN_S, check=False)
     return done.stdout.decode()
 
