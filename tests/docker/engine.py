@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -208,6 +209,8 @@ def run_tests(arguments: Sequence[str], url: str) -> int:
         return started.wait()
     except BaseException:
         started.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.wait(END_S)
         raise
     finally:
         end(started)
@@ -226,6 +229,8 @@ def main(argv: Sequence[str]) -> int:
     ours, arguments = parser.parse_known_args(argv)
     if not any(Path(argument.partition("::")[0]).exists() for argument in arguments):
         arguments = [DEFAULT_TESTS, *arguments]
+    # Started in the background, we would ignore Ctrl-C and hand that on to pytest.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with an_engine() as url:
