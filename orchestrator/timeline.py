@@ -150,11 +150,7 @@ class Timeline:
     def _is_silenced(self) -> bool:
         """Whether the aggregator's agent is down on purpose: waiting for its answer would delay its heal."""
         aggregators = {node.name for node in self._plan.nodes if "aggregator" in node.roles}
-        return any(
-            aggregators & fault.parts.keys() and self._state.is_in_force(fault.id)
-            for fault in self._plan.faults
-            if any(schedule.WATCHING & set(parts) for parts in fault.parts.values())
-        )
+        return bool(aggregators & schedule.unwatched(self._plan, self._state))
 
     def _show(self) -> None:
         """For the metrics; where the agent does not answer it is tried again, since nothing depends on it."""
