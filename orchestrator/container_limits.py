@@ -65,10 +65,11 @@ class ContainerLimits:
             for node in self._nodes:
                 for kind in KINDS:
                     self._ask(node, kind, do="make")
+            self.enforce()  # sooner than needed: nothing was ever in them without its limit
         return part_limits(list(self._nodes.values()), self._fleet, self._layout, self.runtime_bytes)
 
     def enforce(self) -> None:
-        """The containers run: their memory is limited from now on."""
+        """The groups are there: their memory is limited from now on."""
         for node in self._nodes.values():
             if node.memory_bytes is not None and isinstance(self._layout, Layout):
                 limit_bytes = node.memory_bytes + runtime.of_node(node, self.runtime_bytes)
