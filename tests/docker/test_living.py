@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import docker
@@ -68,12 +69,14 @@ def test_the_page_of_prometheus_answers(kept: Kept) -> None:
 def test_exec_is_in_the_node_with_our_streams_and_gives_the_commands_status(
     kept: Kept, terminal: Terminal
 ) -> None:
-    bound = json.loads((kept.directory / "binding.json").read_text())
+    planned = json.loads((kept.directory / "plan.json").read_text())["network"]["data_subnet"]
+    subnet = IPv4Network(json.loads((kept.directory / "binding.json").read_text())["subnets"]["data"])
     for node in nodes(kept):
         status, said = terminal.exec(node["name"], "ip", "-brief", "address", "show", "data")
         assert status == 0
-        address = bound.get("addresses", {}).get(node["name"], node)["data_address"]
-        assert f" {address}/" in said
+        # The same place, also where others have the plan's own subnet.
+        place = int(IPv4Address(node["data_address"])) - int(IPv4Network(planned).network_address)
+        assert f" {subnet[place]}/{subnet.prefixlen} " in said
     assert terminal.exec("w01", "cat", given="words") == (0, "words")
     assert terminal.exec("w01", "sh", "-c", "exit 7")[0] == 7
     status, said = terminal.exec("w01", "no-such-program")
