@@ -18,7 +18,15 @@ from orchestrator import dockerd, host, process, setup
 
 REPOSITORY: Final = "shoal-base"
 SUITE: Final = "bookworm"  # its Python is the nodes': 3.11
-PACKAGES: Final = ("python3", "python3-pip-whl", "iproute2", "iptables", "libstdc++6", "usr-is-merged")
+PACKAGES: Final = (
+    "python3",
+    "python3-pip-whl",
+    "iproute2",
+    "iptables",
+    "iputils-ping",
+    "libstdc++6",
+    "usr-is-merged",
+)
 LEFT_OUT: Final = tuple(f"/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man"))
 # What names this host's mirrors and proxies, and what of the unpacking nobody reads.
 FORGOTTEN: Final = tuple(
