@@ -79,9 +79,9 @@ class Lab:
             stack.callback(self._end, node.name)
         self.address = {node.name: node.ctl_address for node in self.plan.nodes}
         self.history = History(folder / "history.jsonl")
-        listener = Listener(self.history, {node.name: folder / node.name for node in self.plan.nodes})
-        listener.start(self._listen)
-        stack.callback(listener.leave)
+        self.listener = Listener(self.history, {node.name: folder / node.name for node in self.plan.nodes})
+        self.listener.start(self._listen)
+        stack.callback(self.listener.leave)
         self.wait(lambda events: sum(e["kind"] == "links_applied" for e in events) == len(self.plan.nodes))
         self.fleet = AgentFleet(self.plan, self.call)
         self.fleet.parts = self
@@ -219,7 +219,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         made.timeline.start()
         yield made
         made.timeline.stop()
-        made.history.close()
+    made.listener.end()
+    made.history.close()
 
 
 def both(one: str, *others: str) -> set[tuple[str, str]]:
