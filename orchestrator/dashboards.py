@@ -52,8 +52,7 @@ def main(options: argparse.Namespace) -> int:
             if options.html:
                 return draw(server, window, directory, Path(options.html))
             show(server, window, folder, ending)
-            print("Ctrl-C ends it", flush=True)
-            wait_interrupt()
+            wait_interrupt("Ctrl-C ends it")
     return ExitCode.HELD
 
 
@@ -188,9 +187,10 @@ def clock(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def wait_interrupt() -> None:
-    """Until Ctrl-C."""
+def wait_interrupt(said: str) -> None:
+    """Say so, and wait until Ctrl-C, which may come as soon as it is said."""
     try:
+        print(said, flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         return

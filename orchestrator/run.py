@@ -178,8 +178,7 @@ class Run:
             harvest.export(self.plan, fleet, self.history, self.say, self.directory.path / "series")
             if keep:
                 self._finish_files()
-                self.say("the fleet is kept; Ctrl-C ends it")
-                wait_interrupt()
+                wait_interrupt(self.say)
 
     def _bind(self, fleet: Fleet, data: Mapping[str, Any], made: Mapping[str, Any]) -> None:
         prepared, emulation, network = self._preparation, self._emulation, self.plan.network
@@ -284,9 +283,10 @@ def engines_said(bound: Mapping[str, Any]) -> str | None:
     return engines[0] if engines else None
 
 
-def wait_interrupt() -> None:
-    """Until Ctrl-C."""
+def wait_interrupt(say: Callable[[str], None]) -> None:
+    """Say so, and wait until Ctrl-C, which may come as soon as it is said."""
     try:
+        say("the fleet is kept; Ctrl-C ends it")
         threading.Event().wait()
     except KeyboardInterrupt:
         return
