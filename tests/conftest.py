@@ -5,7 +5,11 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 TOP = Path(__file__).resolve().parents[1]
 
@@ -23,3 +27,13 @@ def pytest_collection_finish() -> None:
     # What collecting has made stays until the end: the collector need not look at it after each test.
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where temporary files go, other processes' too: TensorFlow's forks leave theirs behind."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,3 +46,8 @@ def model(learner: Learner) -> Weights:
 
 def equal(one: Weights, other: Weights) -> bool:
     return list(one) == list(other) and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _in_temporary_folder(temporary_folder: Path) -> None:
+    """For all tests here."""
