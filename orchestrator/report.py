@@ -9,6 +9,7 @@ from node.contract.plan import Plan
 from orchestrator.progress import few_names
 
 MARKS = {"held": "+", "violated": "-", "unknown": "?"}
+WORTH_SAYING = 0.005  # of the processors' time
 
 
 def report(plan: Plan, found: Mapping[str, Any]) -> str:
@@ -50,6 +51,8 @@ def network_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("packets delayed too long", f"{late['beyond_tolerance']} of {late['packets']}"))
     if probed := found["link_probes"]["count"]:
         rows.append(("round trips while it ran", f"{found['link_probes']['outside']} of {probed} outside"))
+    if (stolen := found["stolen_processor_share"] or 0.0) >= WORTH_SAYING:
+        rows.append(("processors given to others", f"{stolen:.1%} of the time, by the host"))
     return rows + [(fault["id"], fault_said(fault)) for fault in found["faults"]]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from node.contract.plan import FaultPlan, Plan
-from orchestrator import doubts
+from orchestrator import doubts, processors
 from orchestrator.evidence import Evidence
 from orchestrator.history import Event
 from orchestrator.recovery import recovery_seconds
@@ -32,6 +32,8 @@ KEYS: Final = {
     "link_probes": "round trips probed during the run: count, and how many were outside what can be",
     "faults": "each fault: nodes, skew_ms between the first and the last of them, whether start and heal "
     "were verified",
+    "stolen_processor_share": "of the processors' time during the run: what the host gave to others (steal); "
+    "much of it makes packets late and links slow; null when the run did not come to its end",
     "unwatched_seconds": "by node: how long nobody watched its links, since a fault had taken its agent",
     "recovery_seconds": "by fault and worker that it cut off or took down: from the instant at which the "
     "heal was in force to the worker's first answered control request (answered; null when it was not "
@@ -142,6 +144,7 @@ def network_figures(
         "faults": [fault_row(Evidence(plan, history, {}), fault) for fault in plan.faults],
         "recovery_seconds": recovery_seconds(plan, history),
         "unwatched_seconds": doubts.unwatched_seconds(plan, history),
+        "stolen_processor_share": processors.stolen_share(history),
     }
 
 

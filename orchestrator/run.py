@@ -16,7 +16,7 @@ from typing import Any
 from node.contract import ExitCode, ShoalError
 from node.contract.plan import Plan
 from node.contract.schema import to_json
-from orchestrator import checks, driver, facts, harvest, listing, living, prometheus, results
+from orchestrator import checks, driver, facts, harvest, listing, living, processors, prometheus, results
 from orchestrator.binding import Ground, binding, settings
 from orchestrator.disk import RUNS, full_disk, full_disk_told, full_nodes_told, is_full
 from orchestrator.driver import Driver, Fleet, Job
@@ -121,6 +121,7 @@ class Run:
     def go(self, keep: bool) -> None:
         """The whole run; a fleet that fails leaves results that say so."""
         self.history.note("run_started", scenario=self.plan.scenario, seed=self.plan.seed)
+        self._count_processors()
         try:
             with full_disk_told(), full_nodes_told(self.hidden / node.name for node in self.plan.nodes):
                 self.directory.write("facts.json", facts.host_facts())
@@ -141,6 +142,9 @@ class Run:
             raise
         finally:
             harvest.logs(self.plan, self.hidden, self.directory.path)
+
+    def _count_processors(self) -> None:
+        self.history.note(processors.KIND, **processors.counted(processors.STAT.read_text()))
 
     def _job(self) -> Job:
         return Job(
@@ -173,6 +177,7 @@ class Run:
             ending.callback(self._emulation.leave)
             self._vigil.wait_ipfs()
             self._vigil.watch_rounds()
+            self._count_processors()
             self._emulation.stop()
             self.counters = harvest.counters(self.plan, fleet)
             harvest.export(self.plan, fleet, self.history, self.say, self.directory.path / "series")

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from node.contract import ExitCode
 from orchestrator import listing
 from tests.run.test_run import RUN_S, shoal
 
+ATTEMPTS = 2
+TOO_MUCH_STOLEN = 0.02  # of the processors' time
 EVERY_TIME = ("partition", "slow-links", "lossy")
 WHEN_ASKED = ("aggregator-crash", "asymmetric", "churn", "d2d", "flapping", "wan")
 ELSEWHERE = {"baseline"}  # its like runs in test_run
@@ -34,9 +37,24 @@ def test_every_scenario_is_run_by_some_test() -> None:
     "name", [*EVERY_TIME, *(pytest.param(name, marks=pytest.mark.long) for name in WHEN_ASKED)]
 )
 def test_it_holds(name: str, tmp_path: Path) -> None:
-    status, said, results = run(listing.find(name), tmp_path)
+    status, said, results = run_undisturbed(listing.find(name), tmp_path)
     assert (status, results["network_doubts"]) == (0, []), said
     assert said.splitlines()[-1] == "verdict: held"
+
+
+def run_undisturbed(file: Path, cwd: Path, *unheld: str) -> tuple[int, str, dict[str, Any]]:
+    """A run during which the host gave its processors to others may doubt its network: then it is run once more.
+
+    Where it does so again, all but the network and what is not to hold must do so, and the rest cannot be seen here.
+    """
+    for _ in range(ATTEMPTS):
+        status, said, results = run(file, cwd)
+        stolen = results["stolen_processor_share"] or 0.0
+        if not results["network_doubts"] or stolen < TOO_MUCH_STOLEN:
+            return status, said, results
+        others = {one["check"] for one in results["checks"] if one["state"] != "held"} - set(unheld)
+        assert others <= {"emulation_accurate"}, said
+    pytest.skip(f"the host gives {stolen:.1%} of the processors' time to others: {results['network_doubts']}")
 
 
 def test_without_its_fault_the_partition_does_not_hold(tmp_path: Path) -> None:
@@ -44,7 +62,8 @@ def test_without_its_fault_the_partition_does_not_hold(tmp_path: Path) -> None:
     assert FAULTS in text
     file = tmp_path / "whole.yaml"
     file.write_text(text.replace("faults:\n" + FAULTS, ""))
-    status, said, results = run(file, tmp_path)
+    missed = ("missing_updates >= 4", "missing_while_cut", "recovered_within: 1 round")
+    status, said, results = run_undisturbed(file, tmp_path, *missed)
     states = {one["check"]: one["state"] for one in results["checks"]}
     assert (status, results["failure"]) == (1, None), said
     assert states["missing_updates >= 4"] == "violated"
