@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from node.contract import ExitCode
 from orchestrator import listing
 from tests.run.test_run import RUN_S, shoal
 
