@@ -169,9 +169,9 @@ def test_a_disk_that_is_full(node_image: str, client: docker.DockerClient, tmp_p
 class Relay(threading.Thread):
     """Stands before the engine's socket, so that the engine can be gone for one run alone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, engine: str) -> None:
         super().__init__(daemon=True)
-        self.path, self.is_open = path, True
+        self.path, self._engine = path, engine
         self._links: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -184,8 +184,8 @@ class Relay(threading.Thread):
             except OSError:
                 return
             there = socket.socket(socket.AF_UNIX)
-            there.connect(dockerd.DEFAULT_URL.removeprefix(dockerd.UNIX))
             self._links += [visitor, there]
+            there.connect(self._engine.removeprefix(dockerd.UNIX))
             for source, sink in ((visitor, there), (there, visitor)):
                 threading.Thread(target=pump, args=(source, sink), daemon=True).start()
 
@@ -213,7 +213,8 @@ def test_an_engine_that_goes_away_under_a_run_and_comes_back(
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="living-") as registry:
         path = Path(registry) / "engine.sock"
-        relay = Relay(path)
+        engine = os.environ.get("DOCKER_HOST", dockerd.DEFAULT_URL)
+        relay = Relay(path, engine)
         relay.start()
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
         terminal = Terminal(tmp_path, Path(registry), "compose")
@@ -227,7 +228,7 @@ def test_an_engine_that_goes_away_under_a_run_and_comes_back(
             assert "No Docker engine answers" in said or "The Docker engine does not answer" in said
             assert f"what run {kept.id} has left is still there" in said
             assert traces(client, fleet) != []
-            relay = Relay(path)
+            relay = Relay(path, engine)
             relay.start()
             assert terminal.call("down") == (0, "no run is living\n")
             assert traces(client, fleet) == []
