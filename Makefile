@@ -1,7 +1,7 @@
 # Thin on purpose: what a target does stands in one file, named in its command.
 PYTHON := $(CURDIR)/.venv/bin/python
 SOURCES := orchestrator node aggregator dashboards tests
-IN_BOX := $(PYTHON) -m orchestrator.box run --
+IN_BOX := $(PYTHON) -m orchestrator.boxes.box run --
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -29,7 +29,7 @@ kubo: ## Fetch the official Kubo release, check it, and print its path
 	@python3 node/ipfs/fetch_kubo.py
 
 images: setup ipfs ## Make or fetch the images that fleets of containers need (WAY=registry or packages), print their names
-	@$(PYTHON) -m orchestrator.images $(WAY:%=--way %)
+	@$(PYTHON) -m orchestrator.containers.images $(WAY:%=--way %)
 
 ##@ Test
 .PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-docker test-long bench bench-ipfs bench-network

@@ -42,7 +42,9 @@ from dataclasses import asdict
 from typing import Final, NoReturn
 
 from node.contract import ExitCode, ShoalError, UsageError
-from orchestrator import doctor, driver, finished, inside, listing, logs, nearest, plan
+from orchestrator import doctor, driver, nearest
+from orchestrator.planning import listing, plan
+from orchestrator.runs import finished, inside, logs
 
 INTERRUPTED: Final = 130
 
@@ -118,14 +120,14 @@ def run(options: argparse.Namespace) -> int:
 
 def calibrate(options: argparse.Namespace) -> int:
     """Measure a scenario's links."""
-    from orchestrator import calibrate as job
+    from orchestrator.measuring import calibrate as job
 
     return job.main(options)
 
 
 def dashboards(options: argparse.Namespace) -> int:
     """Show a finished run."""
-    from orchestrator import dashboards as job
+    from orchestrator.monitoring import dashboards as job
 
     return job.main(options)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.contract import HostError, ShoalError
-from orchestrator import cgroups, host, prometheus_setup, setup
-from orchestrator.box import Box
+from orchestrator import host, prometheus_setup, setup
+from orchestrator.boxes import cgroups
+from orchestrator.boxes.box import Box
 
 CONNECT_TIMEOUT_S: Final = 10.0
 # No node listens there, so a refusal is the other node's own answer: the packets went there and back.
@@ -54,7 +55,7 @@ def examine() -> Iterator[Finding]:
 
 def _docker() -> Finding:
     """Never a failure: a host without Docker still holds a fleet, in a box."""
-    from orchestrator import engine  # slow, and not every command asks
+    from orchestrator.containers import engine
 
     try:
         with engine.found() as found:

@@ -124,14 +124,14 @@ class Driver(Protocol):
 
 def choose(wanted: str | None, plan: Plan, say: Say) -> Driver:
     """Compose where an engine answers and the plan allows it, else netns, unless one is wanted."""
-    from orchestrator.boxed import NetnsDriver
+    from orchestrator.boxes.boxed import NetnsDriver
 
     named = wanted or os.environ.get(ENV_DRIVER) or "auto"
     if named not in CHOICES:
         raise UsageError(f"there is no driver {named!r}", f"one of {', '.join(CHOICES)}")
     if named == "netns":
         return NetnsDriver()
-    from orchestrator.compose import ComposeDriver  # with the Docker SDK, which is slow to import
+    from orchestrator.containers.compose import ComposeDriver
 
     if named == "compose":
         return ComposeDriver()

@@ -14,14 +14,14 @@ from node.contract.plan import Plan
 from node.contract.probes import PROBE_S
 from node.contract.schema import to_json
 from node.links.table import tables
-from orchestrator import schedule
-from orchestrator.calibration import Calibration
-from orchestrator.calibrator import Calibrator
+from orchestrator.faults import schedule
 from orchestrator.faults.agents import AgentFleet, Call
 from orchestrator.faults.fault import PartControl
+from orchestrator.faults.timeline import Timeline
 from orchestrator.history import Event, History
-from orchestrator.measurements import Network
-from orchestrator.timeline import Timeline
+from orchestrator.measuring.calibration import Calibration
+from orchestrator.measuring.calibrator import Calibrator
+from orchestrator.measuring.measurements import Network
 
 LINKS_S: Final = 60.0  # for all nodes to put their links in force
 FIRST_ROUND: Final = 1

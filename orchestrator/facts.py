@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator import cgroups
+from orchestrator.boxes import cgroups
 
 PACKAGES = ("tensorflow-cpu", "tensorflow-federated", "numpy", "aiohttp", "ipfshttpclient")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from node.contract.plan import Plan
-from orchestrator import prometheus
 from orchestrator.driver import Fleet
 from orchestrator.gate import GateError
 from orchestrator.history import History
+from orchestrator.monitoring import prometheus
 
 SCRAPED_S: Final = 15.0  # two of the longest intervals, and Prometheus' own start
 PAGE_S: Final = 15.0

@@ -16,18 +16,22 @@ from typing import Any
 from node.contract import ExitCode, ShoalError
 from node.contract.plan import Plan
 from node.contract.schema import to_json
-from orchestrator import checks, driver, facts, harvest, listing, living, processors, prometheus, results
+from orchestrator import driver, facts, harvest, processors
 from orchestrator.binding import Ground, binding, settings
 from orchestrator.disk import RUNS, full_disk, full_disk_told, full_nodes_told, is_full
 from orchestrator.driver import Driver, Fleet, Job
 from orchestrator.emulation import Emulation
 from orchestrator.history import Event, History
 from orchestrator.listener import Listener
-from orchestrator.plan import make_plan, plan_bytes
+from orchestrator.monitoring import prometheus
+from orchestrator.planning import listing
+from orchestrator.planning.plan import make_plan, plan_bytes
+from orchestrator.planning.scenario import Scenario
 from orchestrator.preparation import Preparation
-from orchestrator.report import report
-from orchestrator.rundir import RunDirectory, secret_folder
-from orchestrator.scenario import Scenario
+from orchestrator.runs import living
+from orchestrator.runs.rundir import RunDirectory, secret_folder
+from orchestrator.verdict import checks, results
+from orchestrator.verdict.report import report
 from orchestrator.vigil import FleetFailedError, Vigil
 
 POLL_TIMEOUT_S = 15.0

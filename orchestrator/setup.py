@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from node.contract import ENV_CACHE, HostError
-from orchestrator import compose_setup, host, prometheus_setup
+from orchestrator import TOP, compose_setup, host, prometheus_setup
 
-TOP = Path(__file__).resolve().parent.parent
 LOCK = TOP / "requirements.lock"
 NODE_LOCK = TOP / "compose" / "requirements.lock"  # of what nodes need, for their image
 VENV = TOP / ".venv"

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from node.contract import ExitCode, ShoalError, UsageError
-from orchestrator.box import Box
+from orchestrator import TOP
+from orchestrator.boxes.box import Box
 from orchestrator.member import Event, MemberFailedError, Members, Starter
 
-TOP = Path(__file__).resolve().parent.parent
 MEMBER_ARGV = (sys.executable, "-m", "node.ipfs.exercise")
 ENGINES = ("auto", "embedded", "kubo")
 TRANSPORTS = ("prompt", "stock", "patient")

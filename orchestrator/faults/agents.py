@@ -16,8 +16,8 @@ from node.contract.probes import PROBE_S, Answer
 from node.contract.schema import from_json, to_json
 from node.links.table import tables
 from orchestrator.faults.fault import PartControl, PartState
-from orchestrator.probing import Prober
-from orchestrator.schedule import link_states
+from orchestrator.faults.schedule import link_states
+from orchestrator.measuring.probing import Prober
 
 # Node, method, path, body and patience → the answer; ShoalError when there is none, or a refusal.
 Call = Callable[[str, str, str, Mapping[str, Any] | None, float], Mapping[str, Any]]

@@ -10,7 +10,7 @@ from node.contract import ShoalError
 from node.contract.links import InForce
 from node.contract.plan import FaultPlan, LinkPlan
 from orchestrator.faults.fault import Effect, Fleet, Phase, Scene, Verified, common_instant, on_all
-from orchestrator.schedule import changed
+from orchestrator.faults.schedule import changed
 
 MOST_ECHOED: Final = 8  # links whose round trip is measured
 RTT_SLACK_MS: Final = 10.0  # this tells a fault from none; how exact links are, the calibration tells

@@ -13,7 +13,7 @@ from node.contract.faults import FaultsNow
 from node.contract.links import Cut, CutDone, InForce, LinkTable
 from node.contract.plan import FaultPlan, LinkPlan
 from node.contract.probes import Answer
-from orchestrator.partitions import Deaf
+from orchestrator.faults.partitions import Deaf
 
 Phase = Literal["start", "heal"]
 PartState = Literal["running", "paused", "ended"]

@@ -11,7 +11,7 @@ from node.contract import ShoalError
 from node.contract.links import Cut
 from node.contract.plan import FaultPlan
 from orchestrator.faults.fault import Effect, Fleet, Phase, Scene, Verified, common_instant, on_all
-from orchestrator.partitions import Deaf
+from orchestrator.faults.partitions import Deaf
 
 MOST_CUT_PROBES: Final = 256
 MOST_OPEN_PROBES: Final = 16  # of links that the fault has nothing to do with

@@ -12,8 +12,8 @@ from node.contract import UsageError
 from node.contract.links import CutHow
 from node.contract.plan import When
 from orchestrator import nearest, units
-from orchestrator.document import Item
-from orchestrator.keys import FAULTS, HOWS, section
+from orchestrator.planning.document import Item
+from orchestrator.planning.keys import FAULTS, HOWS, section
 
 NEVER: Final = "never"
 AT_ONCE: Final = When("lasting")

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from node.contract.plan import FaultPlan, LinkPlan, NodePlan
-from orchestrator import nearest, partitions, rules, targets, units
-from orchestrator.document import Item
+from orchestrator import nearest, units
+from orchestrator.faults import partitions
+from orchestrator.faults.partitions import Deaf
 from orchestrator.faults.reading import LONGEST_S, Wanted
-from orchestrator.keys import KEYS, PARTS, section
-from orchestrator.partitions import Deaf
-from orchestrator.rules import Rule
+from orchestrator.planning import rules, targets
+from orchestrator.planning.document import Item
+from orchestrator.planning.keys import KEYS, PARTS, section
+from orchestrator.planning.rules import Rule
 
 PARTITION: Final = "faults[].partition"
 SHORTEST_FLAP_S: Final = Decimal("0.5")

@@ -1,4 +1,4 @@
-"""Measure the holder, between two nodes of a box: python -m orchestrator.box run -- python -m tests.bench.hold
+"""Measure the holder, between two nodes of a box: python -m orchestrator.boxes.box run -- python -m tests.bench.hold
 
 Exact round trips idle and with both processors busy, TCP through it, and what processor time that costs.
 Writes runs/bench/hold.json.
@@ -24,7 +24,7 @@ from node.fork import fork
 from node.links.hold import Holder
 from node.namespace import NodeThread
 from node.process import ProcessId
-from orchestrator.box import Box, Node
+from orchestrator.boxes.box import Box, Node
 from tests.bench.figures import Figure, show
 
 RESULT = Path("runs/bench/hold.json")

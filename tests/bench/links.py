@@ -16,16 +16,16 @@ from node.contract.links import InForce, LinkTable, PeerLinks, Shape
 from node.contract.plan import LinkPlan, Plan
 from node.contract.schema import from_json, to_json
 from node.links.table import tables
-from orchestrator import plan as plans
-from orchestrator import scenario
-from orchestrator.calibrate import AgentsAlone, agents_alone
-from orchestrator.calibration import Figure as Measured
-from orchestrator.calibrator import Calibrator, measure
 from orchestrator.faults.agents import AgentFleet
 from orchestrator.faults.fault import Scene
 from orchestrator.faults.partition import Partition
-from orchestrator.measurements import Network, stream_job
-from orchestrator.probing import Prober
+from orchestrator.measuring.calibrate import AgentsAlone, agents_alone
+from orchestrator.measuring.calibration import Figure as Measured
+from orchestrator.measuring.calibrator import Calibrator, measure
+from orchestrator.measuring.measurements import Network, stream_job
+from orchestrator.measuring.probing import Prober
+from orchestrator.planning import plan as plans
+from orchestrator.planning import scenario
 from tests.bench.figures import Figure
 from tests.bench.hold import busy_processors
 

@@ -26,7 +26,7 @@ HOLD_S: Final = 600.0
 def holder(_: Path) -> Iterator[Figure]:
     """What the holder takes of a processor, by its own benchmark in a box of its own."""
     bench = [sys.executable, "-m", "tests.bench.hold", "--quick", "--only", "streams"]
-    command = [sys.executable, "-m", "orchestrator.box", "run", "--", *bench]
+    command = [sys.executable, "-m", "orchestrator.boxes.box", "run", "--", *bench]
     subprocess.run(command, stdout=subprocess.DEVNULL, timeout=HOLD_S, check=True)
     for figure in json.loads(hold.RESULT.read_text()):
         yield Figure(**{**figure, "name": f"hold: {figure['name']}"})

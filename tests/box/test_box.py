@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from node.contract import ExitCode, HostError, ShoalError, UsageError
-from orchestrator.box import Box, Node
+from orchestrator.boxes.box import Box, Node
 from orchestrator.process import CommandFailedError, Identity, children_of
 
 TOP = Path(__file__).resolve().parents[2]
@@ -188,7 +188,7 @@ def test_closing_ends_all_that_is_inside(box: Box) -> None:
 
 PARENT = """
 import json, os, signal, subprocess, sys
-from orchestrator.box import Box
+from orchestrator.boxes.box import Box
 from orchestrator.process import children_of
 
 with Box.open() as box:
@@ -236,7 +236,7 @@ def test_kill_9_of_the_orchestrator_leaves_nothing(kind: str) -> None:
 def box_run(*command: str) -> subprocess.Popen[bytes]:
     """The command line, in a process group of its own as a terminal would give it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.box", "run", "--", *command],
+        [sys.executable, "-m", "orchestrator.boxes.box", "run", "--", *command],
         cwd=TOP,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -274,7 +274,7 @@ def test_current_is_refused_outside_a_box(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_wrong_call_teaches() -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.box", "walk"], cwd=TOP, stderr=subprocess.PIPE
+        [sys.executable, "-m", "orchestrator.boxes.box", "walk"], cwd=TOP, stderr=subprocess.PIPE
     ) as run:
         assert b"run -- COMMAND" in run.communicate(timeout=SOON_S)[1]
     assert run.returncode == ExitCode.USAGE

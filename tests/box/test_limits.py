@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from node.contract.plan import NodePlan
-from orchestrator import cgroups
-from orchestrator.box import Box
-from orchestrator.cgroups import KINDS, Kind, Place, Refused
-from orchestrator.limits import Limits
+from orchestrator.boxes import cgroups
+from orchestrator.boxes.box import Box
+from orchestrator.boxes.cgroups import KINDS, Kind, Place, Refused
+from orchestrator.boxes.limits import Limits
 from tests.box.limited_node import LIMIT_BYTES, MOST_BYTES
 
 TOP = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from orchestrator import engine, images
+from orchestrator.containers import engine, images
 
 
 @pytest.fixture(scope="session")

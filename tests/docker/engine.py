@@ -24,7 +24,8 @@ from pathlib import Path
 
 from node.contract import ExitCode, HostError, ShoalError
 from node.ipfs import cache
-from orchestrator import compose_setup, dockerd, engine, host, process, setup
+from orchestrator import TOP, compose_setup, host, process, setup
+from orchestrator.containers import dockerd, engine
 from orchestrator.process import Process
 from tests.netem import parts
 
@@ -198,7 +199,7 @@ def alone() -> Iterator[None]:
 
 def run_tests(arguments: Sequence[str], url: str) -> int:
     """pytest, on this engine; Ctrl-C goes to it first, so that it can clean up."""
-    python = str(setup.TOP / ".venv" / "bin" / "python")
+    python = str(TOP / ".venv" / "bin" / "python")
     started = process.start(
         ["setpriv", "--pdeathsig", "INT", "--", python, "-m", "pytest", *arguments],
         stdout=None,

@@ -19,15 +19,16 @@ import pytest
 from docker.types import IPAMConfig, IPAMPool
 
 from node.contract import HostError
-from orchestrator import addresses, compose_up, dockerd, engine, listing, plan
-from orchestrator.compose import ComposeDriver
-from orchestrator.containers import FLEET
+from orchestrator.containers import addresses, compose_up, dockerd, engine
+from orchestrator.containers.compose import ComposeDriver
+from orchestrator.containers.containers import FLEET
+from orchestrator.planning import listing, plan
 from tests.docker.traces import traces
 from tests.run.kept import CALL_S, MARK, TINY, TOP, Kept, Terminal
 
 NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
-KNOCK = "import sys; from orchestrator import dockerd; dockerd.connect()"
+KNOCK = "import sys; from orchestrator.containers import dockerd; dockerd.connect()"
 RUN_S = 120.0
 END_S = 60.0
 

@@ -15,9 +15,9 @@ import pytest
 from docker.models.containers import Container
 
 from node.contract import HostError, ShoalError
-from orchestrator import dockerd
-from orchestrator.container_parts import HOLDER, ContainerParts
-from orchestrator.containers import NODE, PART, Containers, Death
+from orchestrator.containers import dockerd
+from orchestrator.containers.container_parts import HOLDER, ContainerParts
+from orchestrator.containers.containers import NODE, PART, Containers, Death
 
 WAIT_S = 30.0
 SLEEP = ["sleep", "600"]

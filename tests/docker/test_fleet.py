@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -22,8 +23,8 @@ import docker
 import pytest
 
 from node.contract.settings import SWARM_PORT
-from orchestrator import dashboards
-from orchestrator.containers import FLEET, NODE, PART
+from orchestrator.containers.containers import FLEET, NODE, PART
+from orchestrator.monitoring import dashboards
 from tests.docker.traces import traces
 from tests.run.place import Place
 
@@ -184,7 +185,8 @@ def test_its_files_are_to_be_read_and_hold_no_secret(fleet: Fleet) -> None:
     directory = fleet.run.directory
     before = {name: one.id for name, one in fleet.containers().items()}
     # By hand, as the file's first lines say: all services are there already, and stay as they are.
-    by_hand = ["docker", "compose", "--file", str(directory / "compose.yaml")]
+    up = next(line for line in (directory / "compose.yaml").read_text().splitlines() if line.endswith(" up"))
+    by_hand = [*shlex.split(up.removeprefix("#"))[:-1], "--file", str(directory / "compose.yaml")]
     subprocess.run([*by_hand, "up", "--detach"], capture_output=True, check=True)
     shown = subprocess.run([*by_hand, "ps", "--services"], capture_output=True, text=True, check=True)
     assert {"gate", "prometheus", "agg", "agg-aggregator", "w04-trainer"} <= set(shown.stdout.split())

@@ -11,8 +11,9 @@ import docker
 import pytest
 
 from node.contract import ENV_CACHE
-from orchestrator import engine, image_build, image_files, images, setup
-from orchestrator.images import Images
+from orchestrator import TOP, setup
+from orchestrator.containers import engine, image_build, image_files, images
+from orchestrator.containers.images import Images
 
 LABELS = {"shoal.run": "test-images"}
 # Of three kinds: as a proxy, as an index with a password, as a certificate.
@@ -101,7 +102,7 @@ def test_another_line_of_code_is_another_image_of_the_same_packages(
     client: docker.DockerClient, made: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = tmp_path / "role.py"
-    changed.write_text((setup.TOP / "node" / "role.py").read_text() + "\nNEW = 1\n")
+    changed.write_text((TOP / "node" / "role.py").read_text() + "\nNEW = 1\n")
     files = {**image_files.node_files(images.embedded_daemon()), "code/node/role.py": changed}
     monkeypatch.setattr(image_files, "node_files", lambda _: files)
     anew = images.ensure(print)
@@ -186,7 +187,7 @@ def content(layer: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def test_the_real_image_names_no_place_of_this_host(client: docker.DockerClient, made: Images) -> None:
     image = client.images.get(made.node)
     told = str(image.history()) + str(image.attrs["Config"])
-    assert str(setup.TOP) not in told
+    assert str(TOP) not in told
     assert str(setup.cache_folder()) not in told
     grep = "grep -rlE 'sources|Acquire::https?::Proxy' /etc/apt; ls -A /root /run /tmp /etc/pip.conf /var/log"
     said = run(client, made.node, "sh", "-c", f"{grep} 2>&1; true", user="0:0")

@@ -14,9 +14,9 @@ from typing import Any
 import docker
 import pytest
 
-from orchestrator import groups
-from orchestrator.groups import Layout
-from orchestrator.keeper import HIERARCHIES
+from orchestrator.containers import groups
+from orchestrator.containers.groups import Layout
+from orchestrator.containers.keeper import HIERARCHIES
 from tests.docker.traces import traces
 from tests.run.kept import Terminal
 

@@ -14,11 +14,11 @@ import docker
 import pytest
 
 from node.contract.plan import NodePlan
-from orchestrator import container_limits, errand, groups, keeper, runtime
-from orchestrator.cgroups import Refused
-from orchestrator.container_limits import ContainerLimits
-from orchestrator.containers import NODE, PART, Containers
-from orchestrator.errand import Errand
+from orchestrator.boxes.cgroups import Refused
+from orchestrator.containers import container_limits, errand, groups, keeper, runtime
+from orchestrator.containers.container_limits import ContainerLimits
+from orchestrator.containers.containers import NODE, PART, Containers
+from orchestrator.containers.errand import Errand
 from tests.box.limited_node import LIMIT_BYTES, MOST_BYTES
 
 TOP = Path(__file__).resolve().parents[2]

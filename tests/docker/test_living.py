@@ -17,7 +17,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from orchestrator.containers import FLEET, NODE, PART, RUN
+from orchestrator.containers.containers import FLEET, NODE, PART, RUN
 from tests.docker.traces import traces, wait_no_trace
 from tests.run.kept import CALL_S, TINY, TOP, Kept, Terminal, nodes, protocol, read_pcap, wait_scraped
 

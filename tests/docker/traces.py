@@ -7,7 +7,7 @@ import time
 
 import docker
 
-from orchestrator.containers import FLEET
+from orchestrator.containers.containers import FLEET
 
 
 def traces(client: docker.DockerClient, fleet: str | None = None) -> list[str]:

@@ -22,7 +22,7 @@ from node.ipfs.config import Peer, Settings
 from node.ipfs.daemon import Daemon
 from node.ipfs.engine import Engine
 from node.namespace import NodeThread, enter
-from orchestrator.box import Box, Node
+from orchestrator.boxes.box import Box, Node
 
 Result = TypeVar("Result")
 DATA = "data"

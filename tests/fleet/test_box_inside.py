@@ -10,7 +10,7 @@ import pytest
 
 from node.contract import UsageError
 from node.namespace import NodeThread, enter
-from orchestrator.box import Box, Node
+from orchestrator.boxes.box import Box, Node
 
 SOON_S = 20.0
 

@@ -23,15 +23,16 @@ from node.contract.settings import AGENT_PORT, RELEASE_FILE, NodeSettings
 from node.links import engine
 from node.links.table import tables
 from node.namespace import enter
-from orchestrator import plan as plans
-from orchestrator import scenario, schedule
-from orchestrator.box import Box
+from orchestrator.boxes.box import Box
+from orchestrator.faults import schedule
 from orchestrator.faults.agents import AgentFleet
 from orchestrator.faults.fault import PartState
+from orchestrator.faults.timeline import Timeline
 from orchestrator.gate import GateError
 from orchestrator.history import History
 from orchestrator.listener import Listener
-from orchestrator.timeline import Timeline
+from orchestrator.planning import plan as plans
+from orchestrator.planning import scenario
 from tests.settings import node_settings
 
 TOP = Path(__file__).resolve().parents[2]

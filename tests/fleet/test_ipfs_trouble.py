@@ -13,7 +13,7 @@ from node.ipfs.client import Client
 from node.ipfs.commands import COMMANDS, COMMON
 from node.ipfs.engine import find
 from node.ipfs.errors import IpfsError
-from orchestrator.box import Box
+from orchestrator.boxes.box import Box
 from tests.fleet.lab import Member, swarm
 
 MIB = 1 << 20

@@ -46,8 +46,8 @@ from node.namespace import NodeThread, enter
 from node.process import Process, ProcessId
 from node.supervisor import daemon_of
 from node.zygote import IMPORTS
-from orchestrator import prometheus
-from orchestrator.box import Box
+from orchestrator.boxes.box import Box
+from orchestrator.monitoring import prometheus
 from tests.settings import AGGREGATION, WORKLOAD, node_settings
 
 TOP = Path(__file__).resolve().parents[2]

@@ -10,13 +10,15 @@ import pytest
 
 from node.contract import ENV_BOX
 from node.links import engine
-from orchestrator.box import Box
+from orchestrator.boxes.box import Box
 from tests.links.sides import WAIT_S, Side
 
 
 def pytest_configure() -> None:
     if os.environ.get(ENV_BOX) != "1":
-        raise pytest.UsageError("tests/links runs inside a box: python -m orchestrator.box run -- COMMAND")
+        raise pytest.UsageError(
+            "tests/links runs inside a box: python -m orchestrator.boxes.box run -- COMMAND"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from node.contract.links import Cut, CutDone, InForce, LinkTable, PeerLinks, Sha
 from node.links.owner import Links
 from node.links.probes import Probes
 from node.namespace import enter
-from orchestrator.box import Node
+from orchestrator.boxes.box import Node
 
 T = TypeVar("T")
 SUBNET = "10.77.40.0/24"

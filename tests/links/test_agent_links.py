@@ -24,7 +24,7 @@ from node.contract.settings import AGENT_PORT, EVENTS_FILE, NodeSettings
 from node.links import engine
 from node.namespace import enter
 from node.process import ProcessId
-from orchestrator.box import Box, Node
+from orchestrator.boxes.box import Box, Node
 from orchestrator.process import Process
 from tests.settings import node_settings
 

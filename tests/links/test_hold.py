@@ -24,7 +24,7 @@ from node.links import hold, nfqueue
 from node.links.hold import HeldState, Holder, HolderGoneError
 from node.links.icmp import echo, opened
 from node.namespace import NodeThread, enter
-from orchestrator.box import Box, Node
+from orchestrator.boxes.box import Box, Node
 
 BRIDGE = "data"
 SUBNET = "10.77.46.0/24"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from node.namespace import NodeThread
-from orchestrator.box import Box, Node
+from orchestrator.boxes.box import Box, Node
 from tests.links.datagrams import QUIET_S, Packet, arrived, listen, send
 from tests.netem.guest import ENV_SLOW_GUEST
 

@@ -13,7 +13,7 @@ import pytest
 from node.contract.probes import TCP_SEGMENT_SHARE, UDP_HEADERS_BYTES
 from node.links.probes import Probes
 from node.namespace import enter
-from orchestrator.box import Box, Node
+from orchestrator.boxes.box import Box, Node
 
 NONCE = "ab" * 8
 BRIDGE = "probes"

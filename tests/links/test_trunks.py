@@ -21,9 +21,9 @@ from node.contract.plan import (
 )
 from node.links.probes import Probes
 from node.namespace import enter
-from orchestrator import trunks
-from orchestrator.box import Box
-from orchestrator.netns import lay_trunks
+from orchestrator.boxes import trunks
+from orchestrator.boxes.box import Box
+from orchestrator.boxes.netns import lay_trunks
 
 WAIT_S = 60.0
 NONCE = "ef" * 8

@@ -10,7 +10,8 @@ TOP = Path(__file__).resolve().parents[2]
 
 
 def test_importing_the_orchestrator_loads_no_tensorflow() -> None:
-    modules = [f"orchestrator.{path.stem}" for path in sorted((TOP / "orchestrator").glob("[a-z]*.py"))]
+    files = sorted((TOP / "orchestrator").rglob("[a-z]*.py"))
+    modules = [".".join(path.relative_to(TOP).with_suffix("").parts) for path in files]
     code = "\n".join(f"import {module}" for module in modules)
     code += "\nimport sys\nprint(*sorted({name.partition('.')[0] for name in sys.modules}))"
     said = subprocess.run(

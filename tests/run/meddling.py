@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from orchestrator import cli
 from orchestrator.emulation import Emulation
-from orchestrator.rundir import secret_folder
+from orchestrator.runs.rundir import secret_folder
 
 SMALL_DISK = "size=12m"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import dashboards, panels
-from orchestrator.panels import Asked
+from orchestrator.monitoring import dashboards, panels
+from orchestrator.monitoring.panels import Asked
 from tests.run.place import TOP, Place, wait_said
 
 SCENARIO = TOP / "tests" / "run" / "dashboards.yaml"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import packets
+from orchestrator.runs import packets
 from tests.run.kept import CALL_S, TINY, Kept, Terminal, nodes, protocol, read_pcap, wait_scraped, words_of
 
 END_S = 60.0

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from node.contract import events
-from orchestrator import results
+from orchestrator.verdict import results
 from tests.run.place import TOP, Place, wait_said
 
 RUN_S = 240.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import listing
+from orchestrator.planning import listing
 from tests.run.test_run import RUN_S, shoal
 
 ATTEMPTS = 2

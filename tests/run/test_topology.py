@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cgroups
+from orchestrator.boxes import cgroups
 from tests.run.test_run import RUN_S, shoal
 
 RING = Path(__file__).with_name("ring.yaml")

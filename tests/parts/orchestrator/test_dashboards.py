@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.prometheus import WRITERS, Row
+from orchestrator.monitoring.prometheus import WRITERS, Row
 
 TOP = Path(__file__).resolve().parents[3]
 WAIT_S = 60.0

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from node.contract import ExitCode, HostError
-from orchestrator import engine as host_engine
+from orchestrator.containers import engine as host_engine
 from tests.docker import engine
 
 MOUNTINFO = """\

@@ -10,9 +10,9 @@ import pytest
 from node.contract import HostError
 from node.contract.plan import Plan
 from node.contract.schema import to_json
-from orchestrator import listing
-from orchestrator.addresses import placed, readdress, reserved
-from orchestrator.plan import make_plan
+from orchestrator.containers.addresses import placed, readdress, reserved
+from orchestrator.planning import listing
+from orchestrator.planning.plan import make_plan
 
 DATA, CTL = IPv4Network("10.80.0.0/22"), IPv4Network("10.80.4.0/22")
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from orchestrator import calibrate
-from orchestrator.calibration import Calibration, Figure
+from orchestrator.measuring import calibrate
+from orchestrator.measuring.calibration import Calibration, Figure
 
 RIGHT = Figure("agg>w01", "goodput_bit_s", "one stream", 9.5e6, 9.2e6, 9.8e6, 9.4e6, True, 1)
 WRONG = Figure("agg>w02", "loss", "10000 packets", 0.01, 0.008, 0.012, 0.02, False, 2)

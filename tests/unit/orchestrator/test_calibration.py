@@ -24,9 +24,9 @@ from node.contract.plan import (
     WorkloadPlan,
 )
 from node.contract.probes import TCP_SEGMENT_SHARE, UDP_HEADERS_BYTES
-from orchestrator.calibrator import Calibrator
-from orchestrator.measurements import BUDGET_S, Job, Network, jobs, waves, within
-from orchestrator.probing import Prober
+from orchestrator.measuring.calibrator import Calibrator
+from orchestrator.measuring.measurements import BUDGET_S, Job, Network, jobs, waves, within
+from orchestrator.measuring.probing import Prober
 
 TRAINER: tuple[Role, ...] = ("trainer",)
 AGGREGATOR: tuple[Role, ...] = ("aggregator",)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cgroups
-from orchestrator.cgroups import Place, Refused, places
+from orchestrator.boxes import cgroups
+from orchestrator.boxes.cgroups import Place, Refused, places
 
 V1_MOUNTS = """\
 30 23 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755

@@ -18,9 +18,9 @@ from node.contract.plan import (
     Plan,
     WorkloadPlan,
 )
-from orchestrator import checks
-from orchestrator.checks import Verdict
-from orchestrator.evidence import Observed, UnobservedError
+from orchestrator.verdict import checks
+from orchestrator.verdict.checks import Verdict
+from orchestrator.verdict.evidence import Observed, UnobservedError
 
 History = list[dict[str, Any]]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from node.contract import ExitCode
-from orchestrator import cli, doctor, listing, plan
+from orchestrator import cli, doctor
 from orchestrator.doctor import Finding
+from orchestrator.planning import listing, plan
 
 Capture = pytest.CaptureFixture[str]
 

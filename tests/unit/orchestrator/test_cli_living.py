@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from node.contract import ExitCode
-from orchestrator import cli, living, logs, packets
+from orchestrator import cli
+from orchestrator.runs import living, logs, packets
 
 Capture = pytest.CaptureFixture[str]
 

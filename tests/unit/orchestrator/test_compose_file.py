@@ -9,9 +9,9 @@ from typing import Any, Final
 import yaml
 
 from node.contract.plan import Plan
-from orchestrator import listing
-from orchestrator.compose_file import Images, PartLimit, RealTime, Site, parts, text
-from orchestrator.plan import make_plan
+from orchestrator.containers.compose_file import Images, PartLimit, RealTime, Site, parts, text
+from orchestrator.planning import listing
+from orchestrator.planning.plan import make_plan
 
 GOLDEN: Final = Path(__file__).with_name("golden") / "compose.yaml"
 AGENT_MAY: Final = ["NET_ADMIN", "NET_RAW"]

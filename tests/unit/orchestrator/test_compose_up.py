@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.compose_up import last_words
+from orchestrator.containers.compose_up import last_words
 
 
 def test_how_far_each_container_came_is_no_reason() -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from node.contract import ShoalError
 from node.contract.plan import NodePlan
-from orchestrator.cgroups import Refused
-from orchestrator.compose_file import PartLimit
-from orchestrator.container_limits import ContainerLimits, part_limits
-from orchestrator.group_keeper import Groups
-from orchestrator.groups import Layout
+from orchestrator.boxes.cgroups import Refused
+from orchestrator.containers.compose_file import PartLimit
+from orchestrator.containers.container_limits import ContainerLimits, part_limits
+from orchestrator.containers.group_keeper import Groups
+from orchestrator.containers.groups import Layout
 
 MIB = 1 << 20
 FLEET = "shoal-1"

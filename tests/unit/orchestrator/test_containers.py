@@ -11,9 +11,9 @@ from docker import DockerClient
 from docker.errors import APIError
 
 from node.contract import HostError, ShoalError
-from orchestrator import containers, dockerd
-from orchestrator.container_parts import ContainerParts
-from orchestrator.containers import NODE, PART, Containers, Death, Usage
+from orchestrator.containers import containers, dockerd
+from orchestrator.containers.container_parts import ContainerParts
+from orchestrator.containers.containers import NODE, PART, Containers, Death, Usage
 from tests.unit.orchestrator.fake_engine import FakeContainer, FakeEngine, refusal
 
 

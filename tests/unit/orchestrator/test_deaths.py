@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from node.contract import ShoalError
-from orchestrator.containers import Death
-from orchestrator.deaths import Deaths
+from orchestrator.containers.containers import Death
+from orchestrator.containers.deaths import Deaths
 
 
 class Heard:

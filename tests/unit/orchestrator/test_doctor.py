@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from node.contract import HostError
-from orchestrator import cgroups, doctor, host, prometheus_setup, setup
+from orchestrator import doctor, host, prometheus_setup, setup
+from orchestrator.boxes import cgroups
 from orchestrator.doctor import Finding
 from orchestrator.prometheus_setup import Prometheus
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.contract import UsageError
-from orchestrator import document
+from orchestrator.planning import document
 
 
 def test_everything_knows_its_line_and_path() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from node.contract import HostError, UsageError
-from orchestrator import driver, engine, listing
-from orchestrator.plan import make_plan
+from orchestrator import driver
+from orchestrator.containers import engine
+from orchestrator.planning import listing
+from orchestrator.planning.plan import make_plan
 from tests.unit.orchestrator.test_schedule import plan_of
 
 

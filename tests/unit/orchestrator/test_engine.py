@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from node.contract import HostError
-from orchestrator import engine, process
-from orchestrator.engine import Compose, Facts
+from orchestrator import process
+from orchestrator.containers import engine
+from orchestrator.containers.engine import Compose, Facts
 from orchestrator.process import Completed
 
 COMPOSE = Compose(("docker", "compose"), "2.40.3")

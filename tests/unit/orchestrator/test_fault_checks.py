@@ -19,8 +19,8 @@ from node.contract.plan import (
     When,
     WorkloadPlan,
 )
-from orchestrator import checks, doubts
-from orchestrator.evidence import Evidence
+from orchestrator.verdict import checks, doubts
+from orchestrator.verdict.evidence import Evidence
 
 History = list[dict[str, Any]]
 NODES = (

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from node.contract import UsageError
 from node.contract.plan import FaultPlan, Plan, When
 from node.contract.schema import from_json
-from orchestrator import keys, plan, scenario, schedule
-from orchestrator.faults import resolving
+from orchestrator.faults import resolving, schedule
+from orchestrator.planning import keys, plan, scenario
 
 TOP = Path(__file__).resolve().parents[3]
 SMALL = """\

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import amounts, chart, gallery, panels
-from orchestrator.chart import Frame, Line
+from orchestrator.monitoring import amounts, chart, gallery, panels
+from orchestrator.monitoring.chart import Frame, Line
 
 FRAME = Frame(100.0, 110.0, 1.0, columns=12)
 

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from node.contract import HostError
-from orchestrator import grafana, grafana_server, host, panels
-from orchestrator.panels import Window
+from orchestrator import host
+from orchestrator.monitoring import grafana, grafana_server, panels
+from orchestrator.monitoring.panels import Window
 
 SOURCES = grafana.PROVISIONING / "datasources" / "prometheus.yaml"
 PROVIDERS = grafana.PROVISIONING / "dashboards" / "shoal.yaml"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import group_keeper
-from orchestrator.group_keeper import Groups, main
+from orchestrator.containers import group_keeper
+from orchestrator.containers.group_keeper import Groups, main
 
 GROUP = "docker/shoal-1/w01"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cgroups import Refused
-from orchestrator.groups import Layout, layout, rows
-from orchestrator.limits import cpu_settings
+from orchestrator.boxes.cgroups import Refused
+from orchestrator.boxes.limits import cpu_settings
+from orchestrator.containers.groups import Layout, layout, rows
 
 FLEET = "shoal-x7k_2q"
 

@@ -11,7 +11,8 @@ from docker.errors import APIError, ImageNotFound
 
 from node.contract import HostError
 from node.ipfs import fetch_kubo
-from orchestrator import base_image, compose_setup, image_build, image_files, images
+from orchestrator import compose_setup
+from orchestrator.containers import base_image, image_build, image_files, images
 from orchestrator.prometheus_setup import Prometheus
 
 # -- names

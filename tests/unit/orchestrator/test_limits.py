@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from node.contract.plan import NodePlan
-from orchestrator import cgroups
-from orchestrator.cgroups import Place, Refused
-from orchestrator.limits import Limits, Setting, counted, cpu_settings, memory_settings, write
+from orchestrator.boxes import cgroups
+from orchestrator.boxes.cgroups import Place, Refused
+from orchestrator.boxes.limits import Limits, Setting, counted, cpu_settings, memory_settings, write
 
 MIB = 1 << 20
 FREE = NodePlan("agg", ("aggregator",), None, None, "10.77.0.1", "10.77.4.1")

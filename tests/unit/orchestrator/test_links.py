@@ -15,9 +15,9 @@ from node.contract import UsageError
 from node.contract.plan import LinkPlan, NodePlan, Plan, TrunkPlan
 from node.contract.schema import from_json
 from node.links.table import tables
-from orchestrator import document, links, plan, rules, scenario
-from orchestrator.links import Entry, Network
-from orchestrator.rules import Rule
+from orchestrator.planning import document, links, plan, rules, scenario
+from orchestrator.planning.links import Entry, Network
+from orchestrator.planning.rules import Rule
 
 GOLDEN = Path(__file__).with_name("golden")
 FLEET = """\

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from node.contract import UsageError
-from orchestrator import listing
-from orchestrator.plan import make_plan
+from orchestrator import TOP
+from orchestrator.planning import listing
+from orchestrator.planning.plan import make_plan
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_name_that_is_none_writes_nothing(folder: Path) -> None:
 
 
 def test_the_front_page_tells_of_every_scenario() -> None:
-    page = (listing.TOP / "README.md").read_text()
+    page = (TOP / "README.md").read_text()
     assert [path.stem for path in listing.files() if f"| `{path.stem}` |" not in page] == []
 
 

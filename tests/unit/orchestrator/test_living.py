@@ -13,10 +13,11 @@ import pytest
 
 from node.contract import HostError, UsageError
 from node.contract.schema import to_json
-from orchestrator import cgroups, living
-from orchestrator.box import Node
-from orchestrator.living import Living
+from orchestrator.boxes import cgroups
+from orchestrator.boxes.box import Node
 from orchestrator.process import Identity
+from orchestrator.runs import living
+from orchestrator.runs.living import Living
 
 ENDED = Identity(2**22 + 1, 1)  # beyond what the kernel gives
 

@@ -14,8 +14,8 @@ from typing import Any, cast
 import pytest
 
 from node.contract import ShoalError
-from orchestrator.box import Box
-from orchestrator.netns import NetnsFleet
+from orchestrator.boxes.box import Box
+from orchestrator.boxes.netns import NetnsFleet
 from orchestrator.process import Process
 from tests.unit.orchestrator.test_schedule import plan_of
 

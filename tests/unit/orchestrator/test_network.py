@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.contract import UsageError
-from orchestrator import network
+from orchestrator.boxes import network
 
 FIRST = ascii_lowercase + digits
 NAMES = st.builds(str.__add__, st.sampled_from(FIRST), st.text(FIRST + "-", max_size=14))

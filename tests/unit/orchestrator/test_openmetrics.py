@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import openmetrics
-from orchestrator.prometheus import WRITERS, Format, Row
+from orchestrator.monitoring import openmetrics
+from orchestrator.monitoring.prometheus import WRITERS, Format, Row
 
 ROWS: list[Row] = [
     (1000, '{"node":"w01"}', 0.5),

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import panels
-from orchestrator.panels import Asked, Window
+from orchestrator.monitoring import panels
+from orchestrator.monitoring.panels import Asked, Window
 
 WINDOW = Window(1000.0, 1060.0, 1.0)
 PAGE: dict[str, Any] = {

@@ -10,7 +10,8 @@ import pytest
 
 from node.contract import ShoalError, UsageError
 from node.contract.plan import FaultPlan, Plan, When
-from orchestrator import plan, scenario, schedule, timeline
+from orchestrator.faults import schedule, timeline
+from orchestrator.planning import plan, scenario
 from tests.unit.orchestrator.test_schedule import after, done, event, plan_of, round_, verified
 from tests.unit.orchestrator.test_timeline import Lab, Make, make, slowing, stopped
 

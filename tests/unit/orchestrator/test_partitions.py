@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.contract import UsageError
-from orchestrator import partitions
-from orchestrator.partitions import Deaf
+from orchestrator.faults import partitions
+from orchestrator.faults.partitions import Deaf
 
 NAMES = ("agg", "w01", "w02", "w03", "w04")
 fleets = st.integers(2, 30).flatmap(lambda n: st.permutations([f"n{i:02}" for i in range(n)]))

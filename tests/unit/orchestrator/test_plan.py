@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from node.contract import UsageError
 from node.contract.plan import Plan
 from node.contract.schema import from_json
-from orchestrator import listing, plan, scenario
-from orchestrator.links import Network
-from orchestrator.scenario import Group, Scenario
-from orchestrator.topology import Topology
+from orchestrator.planning import listing, plan, scenario
+from orchestrator.planning.links import Network
+from orchestrator.planning.scenario import Group, Scenario
+from orchestrator.planning.topology import Topology
 
 TOP = Path(__file__).resolve().parents[3]
 GOLDEN = Path(__file__).with_name("golden") / "template.plan.json"
@@ -45,7 +45,7 @@ def test_the_plan_is_the_same_bytes_on_every_host(template: Scenario) -> None:
 
 def test_the_plan_is_the_same_bytes_in_another_process() -> None:
     code = (
-        "import sys; from orchestrator import listing, plan; "
+        "import sys; from orchestrator.planning import listing, plan; "
         "sys.stdout.buffer.write(plan.plan_bytes(plan.make_plan(listing.load('baseline'), 3)))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "LC_ALL": "C", "TZ": "Asia/Tokyo"}

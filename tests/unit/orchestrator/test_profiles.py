@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from node.contract import UsageError
-from orchestrator import document, links, profiles, rules
-from orchestrator.document import Item
+from orchestrator.planning import document, links, profiles, rules
+from orchestrator.planning.document import Item
 
 README = Path(__file__).resolve().parents[3] / "scenarios" / "README.md"
 WANTED = {

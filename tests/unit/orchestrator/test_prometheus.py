@@ -20,7 +20,8 @@ from pyarrow import parquet
 
 from node.contract import HostError, ShoalError
 from node.contract.plan import AggregationPlan, NetworkPlan, NodePlan, PartitionPlan, Plan, WorkloadPlan
-from orchestrator import host, prometheus, prometheus_setup
+from orchestrator import host, prometheus_setup
+from orchestrator.monitoring import prometheus
 from orchestrator.prometheus_setup import RELEASE, VERSION, Prometheus
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from node.contract.plan import FaultPlan, When
-from orchestrator.recovery import recovery_seconds
+from orchestrator.verdict.recovery import recovery_seconds
 from tests.unit.orchestrator.test_results import event, plan
 
 DROP = {"w01": {"agg": "drop"}, "agg": {"w01": "drop"}}

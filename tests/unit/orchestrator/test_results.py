@@ -15,7 +15,7 @@ from node.contract.plan import (
     Plan,
     WorkloadPlan,
 )
-from orchestrator import report, results
+from orchestrator.verdict import report, results
 
 NODES = (
     NodePlan("agg", ("aggregator",), None, None, "10.1.0.1", "10.2.0.1"),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from node.contract import UsageError
 from node.contract.plan import LinkPlan, TracePlan
-from orchestrator import document, keys, rules
-from orchestrator.rules import Rule, combine, worse
+from orchestrator.planning import document, keys, rules
+from orchestrator.planning.rules import Rule, combine, worse
 
 
 def read(text: str, folder: Path = Path("/nowhere")) -> Rule:

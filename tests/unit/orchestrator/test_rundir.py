@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from orchestrator.history import History
-from orchestrator.rundir import FILES, RunDirectory, secret_folder
+from orchestrator.runs.rundir import FILES, RunDirectory, secret_folder
 
 
 def make(tmp_path: Path) -> RunDirectory:

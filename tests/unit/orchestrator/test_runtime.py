@@ -13,7 +13,7 @@ import pytest
 
 from node.contract import ENV_CACHE
 from node.contract.plan import NodePlan
-from orchestrator import runtime
+from orchestrator.containers import runtime
 
 SIZES = {"ipfs": 20, "trainer": 300, "aggregator": 310}
 

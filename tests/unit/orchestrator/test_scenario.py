@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from node.contract import UsageError
 from node.contract.plan import AggregationPlan, CheckPlan, PartitionPlan, WorkloadPlan
-from orchestrator import checks, keys, listing, plan, scenario, targets, units
-from orchestrator.scenario import Group, NodeClass, Scenario
-from orchestrator.topology import Topology
+from orchestrator import units
+from orchestrator.planning import keys, listing, plan, scenario, targets
+from orchestrator.planning.scenario import Group, NodeClass, Scenario
+from orchestrator.planning.topology import Topology
+from orchestrator.verdict import checks
 
 TOP = Path(__file__).resolve().parents[3]
 SMALL = """\

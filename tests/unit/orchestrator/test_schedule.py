@@ -19,8 +19,8 @@ from node.contract.plan import (
     When,
     WorkloadPlan,
 )
-from orchestrator import schedule
-from orchestrator.schedule import State
+from orchestrator.faults import schedule
+from orchestrator.faults.schedule import State
 
 NAMES = ("agg", "w01", "w02")
 MS = 1_000_000

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from orchestrator.sharing import Owner
+from orchestrator.containers.sharing import Owner
 
 
 def test_parts_are_never_root() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from node.contract import UsageError
 from node.contract.plan import NodePlan
-from orchestrator import targets
+from orchestrator.planning import targets
 
 
 def worker(number: int, class_name: str | None = None, zone: str | None = None) -> NodePlan:

@@ -13,14 +13,13 @@ import pytest
 from node.contract import ShoalError
 from node.contract.events import FAULT_EVENTS
 from node.contract.plan import FaultPlan, Plan, When
-from orchestrator import partitions, timeline
 from orchestrator.faults import fault as faults
-from orchestrator.faults import partition
+from orchestrator.faults import partition, partitions, timeline
 from orchestrator.faults.degrade import Degrade
 from orchestrator.faults.fault import Scene, Verified
 from orchestrator.faults.flapping import Flapping
+from orchestrator.faults.timeline import Timeline
 from orchestrator.history import History
-from orchestrator.timeline import Timeline
 from tests.unit.orchestrator.fake_fleet import FakeFleet
 from tests.unit.orchestrator.test_schedule import NAMES, plan_of, round_
 

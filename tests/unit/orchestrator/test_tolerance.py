@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.contract.plan import LinkPlan
-from orchestrator import tolerance
+from orchestrator.measuring import tolerance
 
 ALPHA = 1e-3
 

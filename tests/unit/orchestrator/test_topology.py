@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from node.contract import UsageError
-from orchestrator import topology
-from orchestrator.topology import Edge, Topology
+from orchestrator.planning import topology
+from orchestrator.planning.topology import Edge, Topology
 
 NAMES = ["agg", "w01", "w02", "w03"]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from node.contract import UsageError
 from node.contract.links import TracePoint
-from orchestrator import traces
-from orchestrator.document import Item
+from orchestrator.planning import traces
+from orchestrator.planning.document import Item
 
 
 def named(text: str | list[Item]) -> Item:

@@ -1,0 +1,1 @@
+"""Nodes as namespaces of this host: driver `netns`."""

@@ -1,0 +1,1 @@
+"""Nodes as containers: driver `compose`, its engine and its images."""

@@ -1,0 +1,1 @@
+"""A run's Prometheus, and its dashboards."""
