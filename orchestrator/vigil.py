@@ -39,6 +39,7 @@ class Vigil:
     ) -> None:
         self._plan, self._history, self._logs, self._say, self._heard = plan, history, logs, say, heard
         self._began = time.monotonic()
+        self._told_records: set[str] = set()
 
     def wait_ipfs(self) -> None:
         """Until every node's daemon answers."""
@@ -67,13 +68,21 @@ class Vigil:
             if not news:
                 raise FleetFailedError(f"nothing was heard for {limit_s:g} s", self._last_heard())
             for event in news:
-                if said := progress.line(self._plan, event, time.monotonic() - self._began):
-                    self._say(said)
+                self._tell(event)
                 if event["kind"] == "all_ready":
                     limit_s = self._plan.aggregation.deadline_s + ROUND_GRACE_S + RELEASE_GRACE_S
                     limit_s += self._longest_absence_s()
                 self._heard(event)
             self._check_lost()
+
+    def _tell(self, event: Event) -> None:
+        """A restarted aggregator may tell of a record a second time: a person hears of it once."""
+        if event["kind"] == "round_closed":
+            if event["record"] in self._told_records:
+                return
+            self._told_records.add(event["record"])
+        if said := progress.line(self._plan, event, time.monotonic() - self._began):
+            self._say(said)
 
     def _longest_absence_s(self) -> float:
         """For how long a fault may keep the aggregator's node from telling anything."""

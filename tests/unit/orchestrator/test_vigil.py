@@ -13,6 +13,7 @@ from node.contract.plan import FaultPlan, When
 from orchestrator import vigil
 from orchestrator.history import Event, History
 from orchestrator.vigil import FleetFailedError, Vigil
+from tests.unit.orchestrator.test_progress import CLOSED
 from tests.unit.orchestrator.test_schedule import NAMES, plan_of
 
 
@@ -64,6 +65,16 @@ def test_other_losses_are_told_once_and_the_run_goes_on(watched: Watched, node: 
         watched.vigil.watch_rounds()
     assert watched.said == [f"  lost: {part} of {node} ended with -9"]
     assert [event["kind"] for event in watched.heard] == ["part_ended"]
+
+
+def test_a_record_of_which_is_told_twice_is_said_once_and_heard_twice(watched: Watched) -> None:
+    closed = {**CLOSED, "round": 1}
+    for record in ("bafy1", "bafy1", "bafy2"):  # the second by an aggregator that was started again
+        watched.tell("round_closed", "agg", **closed, record=record)
+    with pytest.raises(FleetFailedError, match="nothing was heard"):
+        watched.vigil.watch_rounds()
+    assert [line.partition(":")[0] for line in watched.said] == ["round 1/5", "round 1/5"]
+    assert len(watched.heard) == 3
 
 
 def test_a_mistake_of_the_users_in_the_aggregator_is_the_users(watched: Watched) -> None:
