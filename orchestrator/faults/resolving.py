@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from node.contract.plan import FaultPlan, LinkPlan, NodePlan
 from orchestrator import nearest, units
-from orchestrator.faults import partitions
+from orchestrator.faults import clashes, partitions
 from orchestrator.faults.partitions import Deaf
 from orchestrator.faults.reading import LONGEST_S, Wanted
 from orchestrator.planning import rules, targets
@@ -57,7 +57,9 @@ class Ground:
 
 
 def resolve(wanted: Sequence[Wanted], ground: Ground) -> tuple[FaultPlan, ...]:
-    return tuple(_RESOLVE[one.kind](one, ground) for one in wanted)
+    faults = tuple(_RESOLVE[one.kind](one, ground) for one in wanted)
+    clashes.check(wanted, faults, ground.nodes)
+    return faults
 
 
 def _partition(one: Wanted, ground: Ground) -> FaultPlan:

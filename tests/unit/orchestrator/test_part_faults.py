@@ -60,7 +60,8 @@ def test_which_parts_of_which_nodes(load: Load, said: str, parts: dict[str, tupl
 
 
 def test_a_third_is_drawn_by_the_seed_and_the_faults_name(load: Load) -> None:
-    one, other = load("kill: third, at: round 2, name: a", "kill: third, at: round 2, name: b").faults
+    (one,) = load("kill: third, at: round 2, name: a").faults
+    (other,) = load("kill: third, at: round 2, name: b").faults
     assert len(one.parts) == len(other.parts) == 2
     assert load("kill: third, at: round 2, name: a").faults[0] == one
     assert one.parts != other.parts
@@ -96,6 +97,77 @@ def test_what_is_refused(load: Load, faults: list[str], said: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(*faults)
     assert said in str(caught.value)
+
+
+KILLED = "kill: w01, name: dead, "
+PAUSED = "pause: w01, name: still, "
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (KILLED + "at: 10 s, for: 10 s", PAUSED + "at: 15 s, for: 1 s"),
+        (KILLED + "at: 15 s, for: 1 s", PAUSED + "at: 10 s, for: 10 s"),
+        (KILLED + "at: 10 s, heal: 20 s", PAUSED + "at: 20 s, for: 1 s"),  # its heal would not be seen
+        (KILLED + "at: 10 s", PAUSED + "at: 900 s, for: 1 s"),
+        (KILLED + "at: 10 s, for: 10 s", PAUSED + "at: round 1 + 15 s, for: 1 s"),
+        (KILLED + "at: round 1", PAUSED + "at: 15 s, for: 1 s"),
+        (KILLED + "at: round 2, heal: round 4", PAUSED + "at: round 3, heal: round 5"),
+        (KILLED + "at: round 2, heal: round 3", PAUSED + "at: round 3, heal: round 4"),
+        (KILLED + "at: round 2, for: 5 s", PAUSED + "at: round 2, for: 7 s"),
+        (KILLED + "at: round 2", PAUSED + "at: round 2 + 3 s, for: 1 s"),
+        (KILLED + "at: round 2", PAUSED + "at: after other, for: 1 s"),
+        (KILLED + "at: round 2 + 1 s, for: 5 s", PAUSED + "at: round 2 + 3 s, for: 1 s"),
+        (KILLED + "at: 1 s, heal: after other + 1 s", PAUSED + "at: 11 s, for: 1 s"),
+        (KILLED + "at: round 2", "restart: w01, name: anew, at: round 2"),
+        ("restart: w01, name: dead, at: 5 s", "restart: w01, name: anew, at: 5 s"),
+        (KILLED + "at: round 2", "pause: {targets: w01, part: node}, name: still, at: round 2, for: 1 s"),
+    ],
+)
+def test_two_faults_that_meet_at_one_part_are_refused(load: Load, one: str, other: str) -> None:
+    further = "kill: w02, name: other, at: round 2 + 1 s, for: 1 s"
+    if "1 s, heal: after other" in one:
+        further = "kill: w02, name: other, at: 5 s, for: 5 s"
+    with pytest.raises(UsageError) as caught:
+        load(further, one, other)
+    assert "the trainer of w01 before" in caught.value.message
+    assert "is seen to be over" in caught.value.message
+
+
+def test_the_later_of_two_that_meet_is_told_with_line_key_and_cure(load: Load) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(KILLED + "at: 15 s, for: 1 s", PAUSED + "at: 10 s, for: 10 s")
+    assert caught.value.message == (
+        "mine.yaml:6: faults[0].at: dead would kill the trainer of w01 before still, of line 7, is seen to be over"
+    )
+    assert 'or begin it later, as in at: "after still + 20 s"' in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        load(KILLED + "at: round 2", PAUSED + "at: round 3")
+    assert caught.value.message.startswith("mine.yaml:7: faults[1].at: still would pause")
+    assert "or say when dead heals" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (KILLED + "at: 10 s, for: 10 s", PAUSED + "at: 21 s, for: 1 s"),
+        (KILLED + "at: 10 s, for: 10 s", PAUSED + "at: 1 s, for: 8 s"),
+        (KILLED + "at: round 2, heal: round 3", PAUSED + "at: round 4, heal: round 5"),
+        (KILLED + "at: round 2, heal: round 3", PAUSED + "at: round 3 + 9 s, for: 1 s"),
+        (KILLED + "at: round 2, heal: round 3", PAUSED + "at: after dead + 9 s, for: 1 s"),
+        (KILLED + "at: round 2, heal: round 3", "pause: {targets: w01, part: ipfs}, at: round 2, for: 9 s"),
+        (KILLED + "at: round 2, heal: round 3", "pause: w02, at: round 2, heal: round 3"),
+        (KILLED + "at: round 2, heal: round 3", "partition: {isolate: w01}, at: round 2, heal: round 3"),
+        # Which comes first only the run can tell.
+        (KILLED + "at: 10 s, for: 10 s", PAUSED + "at: round 2, heal: round 3"),
+        (KILLED + "at: round 2, for: 10 s", PAUSED + "at: round 2 + 5 s, for: 1 s"),
+        (KILLED + "at: round 2, heal: round 4", PAUSED + "at: round 2 + 3 s, for: 1 s"),
+        (KILLED + "at: round 2 + 9 s, for: 1 s", PAUSED + "at: round 3 + 5 s, for: 1 s"),
+    ],
+)
+def test_faults_that_do_not_meet_or_may_not_are_let_through(load: Load, one: str, other: str) -> None:
+    assert len(load(one, other).faults) == 2
+    assert len(load(other, one).faults) == 2
 
 
 def test_a_moment_within_a_round_that_fits(load: Load) -> None:
