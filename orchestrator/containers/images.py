@@ -116,6 +116,7 @@ class Workshop:
         if not self._has(node):
             args = {"KUBO": "public", "KUBO_IMAGE": PUBLIC_KUBO} if kubo else {}
             self._build(node, "node", self._node_files, {"BASE": base, **args})
+            self._tell_older(node)
         prometheus = PUBLIC_PROMETHEUS
         if way == "packages" or not self._fetched(prometheus, "the set-up's own goes into an image"):
             prometheus = self._own_prometheus()
@@ -124,6 +125,21 @@ class Workshop:
                 self._build(prometheus, "prometheus", files, {"BASE": base})
         grafana = way == "registry" and self._fetched(PUBLIC_GRAFANA, "runs have no Grafana")
         return self._described(node, prometheus, PUBLIC_GRAFANA if grafana else None, way, kubo)
+
+    def _tell_older(self, node: str) -> None:
+        """Each change of code leaves an image behind; whether that is still wanted only a person knows."""
+        with dockerd.told("its images"):
+            # In one question: of the SDK's own list one that is just removed would be an error.
+            found = self._engine.client.api.images(filters={"label": f"{image_build.LABEL}=node"})
+            containers = self._engine.client.containers.list(all=True, sparse=True)
+        used = {container.attrs["ImageID"] for container in containers}
+        tags = sorted(tag for one in found if one["Id"] not in used for tag in one["RepoTags"] or ())
+        older = [tag for tag in tags if tag.startswith(f"{NODE}:") and tag != node]
+        if older:
+            self._say(
+                f"images: {len(older)} older of nodes are here that no container uses; to remove them: "
+                f"docker image rm {' '.join(older)}"
+            )
 
     def _check_room(self) -> None:
         """Nothing has been made yet, so all of it needs room."""

@@ -105,8 +105,11 @@ def test_another_line_of_code_is_another_image_of_the_same_packages(
     changed.write_text((TOP / "node" / "role.py").read_text() + "\nNEW = 1\n")
     files = {**image_files.node_files(images.embedded_daemon()), "code/node/role.py": changed}
     monkeypatch.setattr(image_files, "node_files", lambda _: files)
-    anew = images.ensure(print)
+    said: list[str] = []
+    anew = images.ensure(said.append)
     try:
+        # None of this engine's is in use, so it is told at least of the one before.
+        assert [line for line in said if "docker image rm" in line and made.node in line] != []
         assert anew.node != made.node
         assert anew.prometheus == made.prometheus
         assert run(client, anew.node, "python", "-c", "from node.role import NEW; print(NEW)") == "1\n"

@@ -192,11 +192,31 @@ class FakeImages:
         self.here.add(name)
 
 
+class FakeApi:
+    def __init__(self) -> None:
+        self.labelled: set[str] = set()  # as nodes' images that we have made
+
+    def images(self, *, filters: dict[str, str]) -> list[dict[str, Any]]:
+        assert filters == {"label": "shoal.image=node"}
+        named = [{"Id": f"sha256:{name}", "RepoTags": [name]} for name in sorted(self.labelled)]
+        return [*named, {"Id": "sha256:0", "RepoTags": None}]  # as engines say of one without a name
+
+
+class FakeContainers:
+    def __init__(self) -> None:
+        self.images: list[str] = []
+
+    def list(self, *, all: bool, sparse: bool) -> list[Any]:  # noqa: A002
+        assert all
+        assert sparse
+        return [SimpleNamespace(attrs={"ImageID": f"sha256:{name}"}) for name in self.images]
+
+
 class FakeWorkshop(images.Workshop):
     def __init__(self, here: set[str], fetchable: set[str] | None = None) -> None:
         self.images, self.built, self.said = FakeImages(here, fetchable or set()), [], []  # type: ignore[var-annotated]
         self._engine: Any = SimpleNamespace(
-            client=SimpleNamespace(images=self.images),
+            client=SimpleNamespace(images=self.images, api=FakeApi(), containers=FakeContainers()),
             facts=SimpleNamespace(free_bytes=50 << 30, root="/var/lib/docker"),
         )
         self._say = self.said.append
@@ -205,6 +225,8 @@ class FakeWorkshop(images.Workshop):
     def _build(self, image: str, target: str, files: Any, args: Any) -> None:
         self.built.append((target, dict(args)))
         self.images.here.add(image)
+        if target == "node":
+            self._engine.client.api.labelled.add(image)
 
     def _own_prometheus(self) -> str:
         return "shoal-prometheus:1"
@@ -250,6 +272,21 @@ def test_without_a_registry_nothing_is_fetched() -> None:
     assert workshop.at_hand("packages") == made
     workshop.images.here.remove(made.node)
     assert workshop.at_hand("packages") is None
+
+
+def test_older_images_of_nodes_are_told_but_for_those_in_use_and_those_of_others() -> None:
+    older = {"shoal-node:1", "shoal-node:2", "shoal-node:3", "mine:1"}
+    workshop = FakeWorkshop({*older, "shoal-node:theirs"})
+    workshop._engine.client.api.labelled = set(older)
+    workshop._engine.client.containers.images = ["shoal-node:2"]
+    made = workshop.make("packages")
+    assert workshop.images.here > older
+    (told,) = [line for line in workshop.said if "docker image rm" in line]
+    assert "2 older of nodes" in told
+    assert told.endswith("docker image rm shoal-node:1 shoal-node:3")
+    workshop.said.clear()
+    assert workshop.make("packages") == made  # of what is at hand nothing is said
+    assert workshop.said == []
 
 
 def test_a_base_that_cannot_be_fetched_is_named_with_the_cure() -> None:
