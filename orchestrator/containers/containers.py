@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from docker import DockerClient
 from docker.models.containers import Container
@@ -32,9 +32,7 @@ MISCOUNTED: Final = (
     "shoal removes them: sudo systemctl restart docker"
 )
 MOST_THREADS: Final = 8
-CPU_PERIOD_US: Final = 100_000
 TAIL_LINES: Final = 8
-LOOP_RESTARTS: Final = 2  # once may be bad luck
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Seen:
     id: str
     node: str
     part: str
-    status: str  # the engine's own word: created, running, paused, restarting, exited, dead
+    status: str  # the engine's own word: created, running, paused, exited, dead
 
     @property
     def name(self) -> str:
@@ -59,14 +57,6 @@ class Death:
     part: str
     status: int
     for_memory: bool  # the kernel killed something in it that wanted too much
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a container takes: memory without what the kernel may drop, CPU since its start."""
-
-    memory_bytes: int
-    cpu_s: float
 
 
 class Containers:
@@ -84,31 +74,12 @@ class Containers:
         """All of them, also those that have ended, in order of name."""
         return sorted((seen(one) for one in self._found({})), key=lambda one: one.name)
 
-    def wait_healthy(self, names: Collection[str], timeout_s: float) -> None:
-        """Until these are what their health checks call healthy; whatever ends before is told at once."""
-        deadline = time.monotonic() + timeout_s
-        pause = threading.Event()
-        while True:
-            self.check_alive()
-            waiting = {one.name for one in self.all() if one.name in names and not self._is_healthy(one)}
-            waiting |= set(names) - {one.name for one in self.all()}
-            if not waiting:
-                return
-            if time.monotonic() > deadline:
-                first = min(waiting)
-                raise HostError(f"{first} is not ready after {timeout_s:g} s; {self._said(first)}")
-            pause.wait(POLL_S)
-
     def check_alive(self) -> None:
-        """HostError with its last words when one has ended, or is started again and again."""
+        """HostError with its last words when one has ended: nothing starts it again."""
         for one in self.all():
             if one.status in ("exited", "dead"):
                 code = self._inspect(one.id)["State"].get("ExitCode")
                 raise HostError(f"the container of {one.name} ended with {code}; {self._said(one.name)}")
-            if one.status == "restarting" or self._restarts(one) > LOOP_RESTARTS:
-                raise HostError(
-                    f"the container of {one.name} is started again and again; {self._said(one.name)}"
-                )
 
     def watch(self, heard: Callable[[Death], None]) -> Watch:
         """Tell every death from now on, in a thread, until the watch is closed."""
@@ -117,30 +88,9 @@ class Containers:
             stream = self._client.events(decode=True, filters=filters)
         return Watch(stream, heard)
 
-    def usage(self, node: str, part: str) -> Usage:
-        with told(f"{node}-{part}"):
-            stats = self.one(node, part).stats(stream=False, one_shot=True)
-        return usage(cast("Mapping[str, Any]", stats))  # of a stream there is no question
-
-    def limit(
-        self, node: str, part: str, *, cpus: float | None = None, memory_bytes: int | None = None
-    ) -> None:
-        """Hold it to so much from now on; no swap, which would be memory by another name."""
-        asked: dict[str, Any] = {}
-        if cpus is not None:
-            asked |= {"cpu_period": CPU_PERIOD_US, "cpu_quota": round(cpus * CPU_PERIOD_US)}
-        if memory_bytes is not None:
-            asked |= {"mem_limit": memory_bytes, "memswap_limit": memory_bytes}
-        with told(f"{node}-{part}"):
-            self.one(node, part).update(**asked)
-
     def tail(self, node: str, part: str, lines: int = TAIL_LINES) -> str:
         """The last lines that it said."""
         return self._tail(self.one(node, part), lines)
-
-    def pid(self, node: str, part: str) -> int:
-        """Its first process, as the engine's host counts; 0 when it has none."""
-        return int(self._inspect(self.one(node, part).id or "")["State"]["Pid"])
 
     def remove(self, timeout_s: float = REMOVE_S) -> None:
         """Everything of this run, by force; what is gone already is no error, what stays is one."""
@@ -218,12 +168,6 @@ class Containers:
             found: Mapping[str, Any] = self._client.api.inspect_container(container)
         return found
 
-    def _is_healthy(self, one: Seen) -> bool:
-        return (self._inspect(one.id)["State"].get("Health") or {}).get("Status") == "healthy"
-
-    def _restarts(self, one: Seen) -> int:
-        return int(self._inspect(one.id)["RestartCount"])
-
     def _said(self, name: str) -> str:
         for one in self._found({}):
             if seen(one).name == name:
@@ -270,14 +214,6 @@ class Watch:
 def seen(container: Container) -> Seen:
     labels = container.attrs["Labels"] or {}  # what a sparse answer has
     return Seen(str(container.id), labels.get(NODE, ""), labels.get(PART, ""), container.status)
-
-
-def usage(stats: Mapping[str, Any]) -> Usage:
-    """What the engine's figures mean; it counts pages of files that nobody uses any more as taken."""
-    memory, cpu = stats["memory_stats"], stats["cpu_stats"]
-    details = memory.get("stats") or {}
-    idle_bytes = details.get("total_inactive_file", details.get("inactive_file", 0))  # cgroup v1, v2
-    return Usage(max(0, memory.get("usage", 0) - idle_bytes), cpu["cpu_usage"]["total_usage"] / 1e9)
 
 
 def is_guest(container: Container) -> bool:

@@ -126,50 +126,6 @@ def test_deaths_are_heard_with_status_and_cause(place: Place) -> None:
     assert heard.empty()
 
 
-def test_limits_are_those_of_the_kernel_at_once(place: Place) -> None:
-    container = place.add("w01", "trainer", SLEEP)
-    place.mine.limit("w01", "trainer", cpus=0.25, memory_bytes=64 << 20)
-    container.reload()
-    told = {
-        key: container.attrs["HostConfig"][key] for key in ("CpuQuota", "CpuPeriod", "Memory", "MemorySwap")
-    }
-    assert told == {"CpuQuota": 25_000, "CpuPeriod": 100_000, "Memory": 64 << 20, "MemorySwap": 64 << 20}
-    _, hungry = container.exec_run(["python3", "-c", "bytearray(128 << 20)"], demux=False)
-    assert hungry == b""  # it was killed before it could complain
-    taken = place.mine.usage("w01", "trainer")
-    assert 0 < taken.memory_bytes < 64 << 20
-    assert taken.cpu_s > 0
-
-
-def test_health_is_waited_for_and_whoever_ends_before_is_told_at_once(place: Place) -> None:
-    check = {"test": ["CMD", "test", "-e", "/tmp/ready"], "interval": 200_000_000}
-    place.add("", "gate", ["sh", "-c", "sleep 0.5; : > /tmp/ready; exec sleep 600"], healthcheck=check)
-    place.mine.wait_healthy({"gate"}, WAIT_S)
-    place.add("", "prometheus", SLEEP, healthcheck=check)
-    with pytest.raises(HostError, match=r"prometheus is not ready after 0\.1 s"):
-        place.mine.wait_healthy({"gate", "prometheus"}, 0.1)
-    place.add("w01", "ipfs", ["sh", "-c", "echo no room for blocks; exit 5"])
-    with pytest.raises(HostError, match=r"w01-ipfs ended with 5; it said last:\nno room for blocks$"):
-        place.mine.wait_healthy({"gate", "prometheus"}, WAIT_S)
-
-
-def test_one_that_restarts_in_a_loop_is_told_with_its_last_words(place: Place) -> None:
-    always = {"Name": "always"}
-    container = place.add(
-        "w01", "ipfs", ["sh", "-c", "echo cannot read the key; exit 1"], restart_policy=always
-    )
-
-    def restarts() -> int:
-        container.reload()
-        return int(container.attrs["RestartCount"])
-
-    place.wait(lambda: restarts() > 2)
-    with pytest.raises(
-        HostError, match=r"w01-ipfs is started again and again; it said last:\n(.|\n)*read the key$"
-    ):
-        place.mine.check_alive()
-
-
 def test_everything_of_the_run_is_removed_and_nothing_else(place: Place) -> None:
     labels = place.mine.labels
     other = Containers(place.client, place.mine.run, f"{place.mine.fleet}-2")  # the same ID, another run

@@ -22,8 +22,6 @@ class FakeContainer:
     labels_said: dict[str, str]
     status: str = "running"
     exit_code: int = 0
-    restarts: int = 0
-    health: str | None = None
     said: bytes = b""
     stubborn: APIError | None = None  # what it answers to its removal
 
@@ -96,8 +94,7 @@ class FakeApi:
     def inspect_container(self, container: str) -> dict[str, Any]:
         for one in self._engine.kept:
             if one.id == container:
-                health = {} if one.health is None else {"Health": {"Status": one.health}}
-                return {"State": {"ExitCode": one.exit_code, **health}, "RestartCount": one.restarts}
+                return {"State": {"ExitCode": one.exit_code}}
         raise refusal(404, f"No such container: {container}")
 
 

@@ -13,7 +13,7 @@ from docker.errors import APIError
 from node.contract import HostError, ShoalError
 from orchestrator.containers import containers, dockerd
 from orchestrator.containers.container_parts import ContainerParts
-from orchestrator.containers.containers import NODE, PART, Containers, Death, Usage
+from orchestrator.containers.containers import NODE, PART, Containers, Death
 from tests.unit.orchestrator.fake_engine import FakeContainer, FakeEngine, refusal
 
 
@@ -67,27 +67,6 @@ def test_one_that_has_ended_is_told_with_its_last_words(engine: FakeEngine, mine
     assert rest == [f"line {number}" for number in range(12, 20)]
 
 
-@pytest.mark.parametrize("about", [{"status": "restarting"}, {"restarts": 3}])
-def test_one_that_restarts_in_a_loop_is_told_with_its_last_words(
-    about: dict[str, Any], engine: FakeEngine, mine: Containers
-) -> None:
-    part(engine, mine, "w01", "ipfs", said=b"no such file\n", **about)
-    with pytest.raises(HostError, match=r"w01-ipfs is started again and again; it said last:\nno such file$"):
-        mine.check_alive()
-
-
-def test_waiting_for_health_ends_with_it_or_says_who_is_not_ready(
-    engine: FakeEngine, mine: Containers
-) -> None:
-    part(engine, mine, "", "prometheus", health="healthy")
-    part(engine, mine, "", "gate", health="starting", said=b"reading the token\n")
-    mine.wait_healthy({"prometheus"}, 0)
-    with pytest.raises(HostError, match="gate is not ready after 0 s; it said last:\nreading the token"):
-        mine.wait_healthy({"prometheus", "gate"}, 0)
-    with pytest.raises(HostError, match="grafana is not ready after 0 s; it is not there"):
-        mine.wait_healthy({"prometheus", "grafana"}, 0)
-
-
 def test_removing_leaves_nothing_of_the_run_and_all_of_others(engine: FakeEngine, mine: Containers) -> None:
     other = foreign(engine)
     for name in ("agent", "ipfs"):
@@ -136,21 +115,6 @@ def test_deaths_are_heard_with_what_killed(engine: FakeEngine, mine: Containers)
     heard: list[Death] = []
     mine.watch(heard.append).close()
     assert heard == [Death("w02", "trainer", 137, False), Death("w01", "trainer", 137, True)]
-
-
-@pytest.mark.parametrize("idle", ["total_inactive_file", "inactive_file"])  # cgroup v1, v2
-def test_memory_that_the_kernel_may_drop_is_not_taken(idle: str) -> None:
-    stats = {
-        "memory_stats": {"usage": 5000, "stats": {idle: 2000, "cache": 4000}},
-        "cpu_stats": {"cpu_usage": {"total_usage": 1_500_000_000}},
-    }
-    assert containers.usage(stats) == Usage(3000, 1.5)
-
-
-def test_of_one_that_has_ended_there_are_no_figures_of_memory() -> None:
-    assert containers.usage({"memory_stats": {}, "cpu_stats": {"cpu_usage": {"total_usage": 0}}}) == Usage(
-        0, 0
-    )
 
 
 def test_subnets_are_told_with_their_networks(engine: FakeEngine) -> None:
