@@ -9,6 +9,7 @@ from node.contract import ShoalError
 from orchestrator.containers.container_parts import HOLDER
 from orchestrator.containers.containers import Death
 
+MORE_MEMORY: Final = "give its class more in the scenario, or this host, where no class limits it"
 SIGNALLED: Final = 128  # and the signal's number: the status of whoever was killed by one
 
 
@@ -33,7 +34,10 @@ class Deaths:
         if part == HOLDER or status == 0:
             return
         if status > SIGNALLED and node:
-            self._ended(node, SIGNALLED - status, part, self._explains(node, part))
+            is_ordered = self._explains(node, part)
+            if death.for_memory and not is_ordered:
+                self._say(f"  {part} of {node} was killed for memory: {MORE_MEMORY}")
+            self._ended(node, SIGNALLED - status, part, is_ordered)
         elif said := self._last_words(node, part):
             # Whoever gets as far as its part says nothing here, but in the part's own log and events.
             name = "-".join(filter(None, (node, part)))

@@ -26,8 +26,8 @@ class Heard:
             raise ShoalError("it is gone")
         return self._last_words
 
-    def of(self, node: str, part: str, status: int) -> Heard:
-        self._deaths.hear(Death(node, part, status, for_memory=False))
+    def of(self, node: str, part: str, status: int, *, for_memory: bool = False) -> Heard:
+        self._deaths.hear(Death(node, part, status, for_memory))
         return self
 
 
@@ -35,6 +35,13 @@ def test_who_was_killed_could_not_tell_it() -> None:
     heard = Heard().of("w01", "ipfs", 137).of("w02", "ipfs", 137)
     assert heard.ended == [("w01", -9, "ipfs", False), ("w02", -9, "ipfs", True)]
     assert heard.said == []
+
+
+def test_of_who_had_no_memory_left_the_cause_is_told_with_its_cure() -> None:
+    heard = Heard().of("w01", "trainer", 137, for_memory=True)
+    assert heard.ended == [("w01", -9, "trainer", False)]
+    assert heard.said[0].startswith("  trainer of w01 was killed for memory: give its class more")
+    assert Heard().of("w02", "ipfs", 137, for_memory=True).said == []  # a fault has killed it
 
 
 def test_who_ended_before_its_part_began_says_why() -> None:
