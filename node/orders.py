@@ -7,6 +7,7 @@ Whoever may enter the node's folder may order.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -58,10 +59,9 @@ class Orders:
         link, _ = self._listener.accept()
         with link:
             link.settimeout(SPEAK_S)
-            try:
-                link.sendall(json.dumps(_answered(_line(link), obey)).encode() + b"\n")
-            except OSError:
-                return
+            with contextlib.suppress(OSError):
+                answer = _answered(_line(link), obey)
+                link.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def _line(link: socket.socket) -> bytes:
@@ -77,6 +77,8 @@ def _answered(line: bytes, obey: Callable[[Verb, str], str]) -> dict[str, Any]:
         return {"state": obey(verb, part)}
     except ShoalError as error:
         return {"error": error.message}
+    except OSError as error:  # of a fork, say: it is the answer, and not the connection's end
+        return {"error": f"{error.strerror or error}"}
 
 
 def _read(line: bytes) -> tuple[Verb, str]:

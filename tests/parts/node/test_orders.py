@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from node.cgroup import MEMBERS, Group
 from node.contract.settings import ORDERS_SOCKET
 from node.events import Events
 from node.fork import Signals, exit_status, fork
+from node.orders import Orders
 from node.part import Forked
 from node.process import ProcessId
 from node.supervisor import supervise
@@ -176,6 +178,18 @@ def test_only_its_owner_may_order(node: Node) -> None:
 def test_what_is_no_order_is_refused_and_breaks_nothing(node: Node, line: bytes, said: str) -> None:
     assert said in node.say(line)["error"]
     assert node.order("state", "node") == {"state": "running"}
+
+
+def test_why_the_kernel_lets_no_part_be_started_is_told(tmp_path: Path) -> None:
+    def obey(*_: str) -> str:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with Orders(tmp_path / ORDERS_SOCKET) as orders, socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(WAIT_S)
+        link.connect(str(tmp_path / ORDERS_SOCKET))
+        link.sendall(b'{"order": "start", "part": "trainer"}\n')
+        orders.serve(obey)
+        assert json.loads(link.recv(1000)) == {"error": "Resource temporarily unavailable"}
 
 
 def test_who_says_nothing_is_not_waited_for(node: Node) -> None:
