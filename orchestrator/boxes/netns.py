@@ -127,10 +127,7 @@ class NetnsFleet:
         groups = self._limits.groups(name) if self._limits else []
         asked = {"settings": str(settings), "node": name, "groups": groups, "parts": parts}
         with self._forking:
-            answer = self._ask_zygote(name, asked)
-            with self._told:
-                self._forked.add(name)
-        return answer
+            return self._ask_zygote(name, asked)
 
     def _ask_zygote(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         assert self._zygote is not None
@@ -200,6 +197,9 @@ class NetnsFleet:
                 if not was_expected:
                     self._node_ended(said["exited"], said["status"])
             else:
+                if "error" not in said:  # noted here, since its end may be the next line
+                    with self._told:
+                        self._forked.add(said["node"])
                 self._answers.put(said)
         self._answers.put({"error": f"the zygote has ended; {self._tail('zygote')}"})
         if self._zygote_ended is not None and not self._leaving.is_set():

@@ -104,6 +104,21 @@ def test_what_a_zygote_cannot_do_is_told_with_its_reason(driven: Driven) -> None
         driven.start("w02", error="cannot read s.json")
 
 
+def test_a_node_that_ends_as_soon_as_it_is_forked_is_not_taken_for_a_living_one(driven: Driven) -> None:
+    class Late(queue.Queue[dict[str, Any]]):
+        """Its reader comes to the answer only when the node's end has been heard."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> dict[str, Any]:
+            answer = super().get(block, timeout)
+            driven.zygote.tell(exited="w01", status=1)
+            assert driven.ended.get(timeout=SOON_S) == ("w01", 1, "node")
+            return answer
+
+    driven.fleet._answers = Late()
+    driven.start("w01", pid=7, start_ticks=70)
+    assert not driven.fleet.is_forked("w01")
+
+
 def test_of_a_zygote_that_dies_every_node_that_still_lived_is_lost(driven: Driven) -> None:
     for name in ("w02", "agg", "w01"):
         driven.start(name, pid=7, start_ticks=70)
