@@ -27,11 +27,12 @@ def find() -> Path | None:
     """The program that the environment names, else the one on PATH; nothing where there is none."""
     named = os.environ.get(PROGRAM_VARIABLE)
     if named:
-        if shutil.which(named) is None:
+        program = shutil.which(named, path=host.search_path())
+        if program is None:
             raise HostError(
                 f"{PROGRAM_VARIABLE} is {named}, which is no program", "unset it, or name Grafana's"
             )
-        return Path(named).absolute()
+        return Path(program).absolute()
     found = (shutil.which(program, path=host.search_path()) for program in PROGRAMS)
     return next((Path(path) for path in found if path is not None), None)
 

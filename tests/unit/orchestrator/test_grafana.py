@@ -102,6 +102,15 @@ def test_the_program_that_the_environment_names(tmp_path: Path, monkeypatch: pyt
         grafana_server.find()
 
 
+def test_a_program_on_path_may_be_named_by_its_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = program(tmp_path, "grafana-12")
+    monkeypatch.setenv("SHOAL_GRAFANA", "grafana-12")
+    monkeypatch.setattr(host, "search_path", lambda: str(tmp_path / "bin"))
+    assert grafana_server.find() == named
+
+
 def test_the_program_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOAL_GRAFANA", raising=False)
     monkeypatch.setattr(host, "search_path", lambda: str(tmp_path / "bin"))
