@@ -44,6 +44,7 @@ def command(layout: Layout, *more: str) -> list[str]:
 class Keeper:
     def __init__(self, client: DockerClient, image: str, labels: Mapping[str, str], layout: Layout) -> None:
         self._lock = threading.Lock()
+        self._lost: ShoalError | None = None  # then what comes may be the answer to something earlier
         argv = command(layout)
         with told("the keeper of control groups"):
             self._container: Container = client.containers.create(
@@ -66,12 +67,18 @@ class Keeper:
     def ask(self, **request: Any) -> Mapping[str, Any]:
         """Its answer; ShoalError with the reason when it could not do what it was asked."""
         with self._lock:
+            if self._lost is not None:
+                raise self._lost
             try:
                 # The socket is of no type that could be named: the SDK gives what lies under its HTTP.
                 os.write(self._socket.fileno(), json.dumps(request).encode() + b"\n")
                 answer: dict[str, Any] = json.loads(self._line(time.monotonic() + ANSWER_S))
             except OSError as error:
-                raise ShoalError(f"the keeper of control groups is gone: {error.strerror}") from error
+                self._lost = ShoalError(f"the keeper of control groups is gone: {error.strerror}")
+                raise self._lost from error
+            except ShoalError as error:
+                self._lost = error
+                raise
         if answer["error"] is not None:
             raise ShoalError(answer["error"])
         return answer
