@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
-# Factor, ending, and what one step in size is; the smallest of several endings comes first.
 BINARY: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 DECIMAL: Final = ("", "K", "M", "G", "T")
 SIGNIFICANT: Final = 3
-ENDINGS: Final[dict[str, tuple[int, tuple[str, ...], str]]] = {
+# By Grafana's word: the factor from one size to the next, the sizes from the smallest on, and what follows.
+SIZES: Final[dict[str, tuple[int, tuple[str, ...], str]]] = {
     "bytes": (1024, BINARY, ""),
     "binBps": (1024, BINARY, "/s"),
     "bps": (1000, DECIMAL, "bit/s"),
@@ -26,11 +26,11 @@ def said(value: float, unit: str) -> str:
         return f"{digits(value * 100)} %"
     if unit == "s":
         return seconds(value)
-    factor, endings, per = ENDINGS[unit]
+    factor, sizes, what = SIZES[unit]
     size = 0
-    while abs(value) >= factor and size < len(endings) - 1:
+    while abs(value) >= factor and size < len(sizes) - 1:
         value, size = value / factor, size + 1
-    ending = endings[size] + per
+    ending = sizes[size] + what
     return f"{digits(value)} {ending}" if ending else digits(value)
 
 

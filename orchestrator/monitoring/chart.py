@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Final
 
@@ -12,7 +12,8 @@ from orchestrator.monitoring.amounts import said
 
 WIDTH: Final = 1200  # of the whole page's 24 columns, in the drawing's own units
 HEIGHT: Final = 190
-LEFT: Final = 74
+LEFT: Final = 74  # for figures; names of rows may need more
+LETTER: Final = 6  # its usual width
 BOTTOM: Final = 20
 TOP: Final = 6
 RIGHT: Final = 8
@@ -52,6 +53,7 @@ class Frame:
     step_s: float
     columns: int = 24
     marked: Sequence[tuple[float, float]] = ()
+    left: float = LEFT
 
     @property
     def width(self) -> float:
@@ -59,11 +61,11 @@ class Frame:
 
     def x(self, time_s: float) -> float:
         span = max(self.until_s - self.since_s, 1e-9)
-        return LEFT + (time_s - self.since_s) / span * (self.width - LEFT - RIGHT)
+        return self.left + (time_s - self.since_s) / span * (self.width - self.left - RIGHT)
 
 
 def lines(frame: Frame, drawn: Sequence[Line], unit: str, *, is_stepped: bool, is_stacked: bool) -> str:
-    """A chart with its axes; stacked lines are areas upon each other."""
+    """A chart with its axes; stacked lines lie upon each other."""
     if is_stacked:
         drawn = stacked(drawn)
     most = max((value for line in drawn for _, value in line.points if math.isfinite(value)), default=0.0)
@@ -90,12 +92,16 @@ def lines(frame: Frame, drawn: Sequence[Line], unit: str, *, is_stepped: bool, i
 
 
 def states(frame: Frame, rows: Sequence[Line], colours: Callable[[float], str]) -> str:
-    """A row for each, coloured by its value."""
+    """A row for each, coloured by its value, beside its name."""
+    longest = max((len(row.name) for row in rows), default=0)
+    frame = replace(frame, left=max(frame.left, LETTER * longest + 12))
     height = ROW_HEIGHT * len(rows) + BOTTOM + TOP
     parts = [_time_axis(frame, height)]
     for index, row in enumerate(rows):
         top = TOP + index * ROW_HEIGHT
-        parts.append(f'<text x="{LEFT - 6}" y="{top + 11}" text-anchor="end">{escape(row.name)}</text>')
+        parts.append(
+            f'<text x="{frame.left - 6:.0f}" y="{top + 11}" text-anchor="end">{escape(row.name)}</text>'
+        )
         for since_s, until_s, value in spans(row.points, frame.step_s):
             begin, end = frame.x(since_s), frame.x(min(until_s, frame.until_s))
             parts.append(

@@ -106,6 +106,19 @@ def test_a_single_value_can_be_seen() -> None:
     assert end[0] > begin[0]
 
 
+def test_long_names_of_rows_find_room_beside_them() -> None:
+    rows = [
+        Line(name, [(100.0, 1.0), (110.0, 1.0)]) for name in ("w01 ipfs", "agg aggregator, named at length")
+    ]
+    drawing = ET.fromstring(chart.states(FRAME, rows, lambda _: "red"))
+    (_, longest) = [one for one in drawing if one.tag == "text" and one.attrib["text-anchor"] == "end"]
+    end_of_name = float(longest.attrib["x"])
+    assert end_of_name >= chart.LETTER * len(rows[1].name)
+    bars = [one for one in drawing if one.tag == "rect"]
+    assert min(float(bar.attrib["x"]) for bar in bars) > end_of_name
+    assert max(float(bar.attrib["x"]) + float(bar.attrib["width"]) for bar in bars) <= FRAME.width
+
+
 def answer(*series: tuple[dict[str, str], list[tuple[float, str]]]) -> dict[str, Any]:
     return {"result": [{"metric": labels, "values": values} for labels, values in series]}
 
