@@ -21,7 +21,7 @@ from dashboards.panel import (
     figure,
     lines,
 )
-from dashboards.queries import mean_of_a_minute, mean_so_far, rate
+from dashboards.queries import by_node, mean_by_node, mean_so_far, rate, rate_by_node
 
 DATA: Final = 'interface="data"'
 CTL: Final = 'interface="ctl"'
@@ -120,13 +120,13 @@ def _bytes() -> Part:
             lines(
                 "Received by node, data network",
                 "What arrives after losses and cuts. At a rate's limit the line is flat.",
-                Query(rate(RECEIVED, DATA, NODE, by="node"), "{{node}}"),
+                rate_by_node(RECEIVED, DATA),
                 unit=BYTES_PER_SECOND,
             ),
             lines(
                 "Sent by node, data network",
                 "What goes out after shaping. Whoever has the model sends most at a round's beginning.",
-                Query(rate(SENT, DATA, NODE, by="node"), "{{node}}"),
+                rate_by_node(SENT, DATA),
                 unit=BYTES_PER_SECOND,
             ),
             lines(
@@ -181,7 +181,7 @@ def _models() -> Part:
             lines(
                 "Fetching the model",
                 "Mean of the fetches that ended within the last minute, by worker.",
-                Query(mean_of_a_minute("shoal_fetch_seconds", MODEL, NODE, by="node"), "{{node}}"),
+                mean_by_node("shoal_fetch_seconds", MODEL),
                 unit=SECONDS,
             ),
             lines(
@@ -204,7 +204,7 @@ def _models() -> Part:
                 "Handing in the update",
                 "Storing and signing it, mean of the last minute, by worker; the aggregator fetches it "
                 "afterwards.",
-                Query(mean_of_a_minute("shoal_upload_seconds", NODE, by="node"), "{{node}}"),
+                mean_by_node("shoal_upload_seconds"),
                 unit=SECONDS,
             ),
         ),
@@ -225,7 +225,7 @@ def _machines() -> Part:
             lines(
                 "Processors by node",
                 "How many are busy with each node. At the limit of its class the line is flat.",
-                Query(rate("shoal_part_cpu_seconds_total", NODE, by="node"), "{{node}}"),
+                rate_by_node("shoal_part_cpu_seconds_total"),
                 unit=COUNT,
             ),
             lines(
@@ -248,13 +248,13 @@ def _machines() -> Part:
                 "Scraping",
                 "How long Prometheus waits for a node's series. Near the interval between two scrapes it is "
                 "too long, and samples are missing.",
-                Query(metric("scrape_duration_seconds", NODE), "{{node}}"),
+                by_node("scrape_duration_seconds"),
                 unit=SECONDS,
             ),
             lines(
                 "Samples of a scrape",
                 "How many series a node shows.",
-                Query(metric("scrape_samples_scraped", NODE), "{{node}}"),
+                by_node("scrape_samples_scraped"),
                 unit=COUNT,
             ),
         ),

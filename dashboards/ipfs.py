@@ -19,7 +19,7 @@ from dashboards.panel import (
     figure,
     lines,
 )
-from dashboards.queries import rate
+from dashboards.queries import by_node, rate_by_node
 
 PEERS: Final = f"sum by (node) ({metric('ipfs_p2p_peers_total', NODE)})"
 RECEIVED: Final = "ipfs_bitswap_recv_all_blocks_bytes_sum"
@@ -94,26 +94,26 @@ def _bitswap() -> Part:
             lines(
                 "Received",
                 "Bytes of blocks by node. The aggregator receives updates, the workers receive the model.",
-                Query(rate(RECEIVED, NODE, by="node"), "{{node}}"),
+                rate_by_node(RECEIVED),
                 unit=BYTES_PER_SECOND,
             ),
             lines(
                 "Sent",
                 "Bytes of blocks by node. A worker that sends much passes the model on to others.",
-                Query(rate(SENT, NODE, by="node"), "{{node}}"),
+                rate_by_node(SENT),
                 unit=BYTES_PER_SECOND,
             ),
             lines(
                 "Blocks received",
                 "All so far, by node. A step in each round: one block or some for each model and update.",
-                Query(metric("ipfs_bitswap_blocks_received", NODE), "{{node}}"),
+                by_node("ipfs_bitswap_blocks_received"),
                 unit=COUNT,
             ),
             lines(
                 "Received twice",
                 "Bytes of blocks that were there already, all so far. They grow when a daemon asks a second "
                 "peer because the first is slow.",
-                Query(metric(TWICE, NODE), "{{node}}"),
+                by_node(TWICE),
                 unit=BYTES,
             ),
         ),
@@ -128,22 +128,22 @@ def _wants() -> Part:
                 "Wanted now",
                 "Blocks that a node waits for. A line that does not come down is a fetch that does not get "
                 "on.",
-                Query(metric("ipfs_bitswap_wantlist_total", NODE), "{{node}}"),
+                by_node("ipfs_bitswap_wantlist_total"),
                 unit=COUNT,
                 width=8,
-                steps=True,
+                is_stepped=True,
             ),
             lines(
                 "Asked of everybody",
                 "Wants that a node sent to all its peers, per second: it did not know who has the block.",
-                Query(rate("ipfs_bitswap_wanthaves_broadcast", NODE, by="node"), "{{node}}"),
+                rate_by_node("ipfs_bitswap_wanthaves_broadcast"),
                 unit=COUNT,
                 width=8,
             ),
             lines(
                 "Said to have it",
                 "Peers' answers that they have a wanted block, per second.",
-                Query(rate("ipfs_bitswap_haves_received", NODE, by="node"), "{{node}}"),
+                rate_by_node("ipfs_bitswap_haves_received"),
                 unit=COUNT,
                 width=8,
             ),
@@ -158,7 +158,7 @@ def _wants() -> Part:
             lines(
                 "Messages under way",
                 "Bitswap messages that a node is working on.",
-                Query(metric("exchange_bitswap_requests_in_flight", NODE), "{{node}}"),
+                by_node("exchange_bitswap_requests_in_flight"),
                 unit=COUNT,
             ),
         ),
@@ -175,7 +175,7 @@ def _swarm() -> Part:
                 "seconds later, and rises when the peers have found each other again.",
                 Query(PEERS, "{{node}}"),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
             lines(
                 "Connections opened",
@@ -185,7 +185,7 @@ def _swarm() -> Part:
                     "{{node}}",
                 ),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
             lines(
                 "Streams by protocol",
@@ -205,7 +205,7 @@ def _swarm() -> Part:
                     "{{node}} {{error}}",
                 ),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
                 nothing="no dial has failed",
             ),
         ),
@@ -220,21 +220,21 @@ def _repositories() -> Part:
                 "Size",
                 "Of each repository. It falls when garbage is collected; without that it grows by a model "
                 "and the updates in each round.",
-                Query(metric("shoal_repository_bytes", NODE), "{{node}}"),
+                by_node("shoal_repository_bytes"),
                 unit=BYTES,
                 width=8,
             ),
             bars(
                 "Blocks",
                 "How many blocks each repository holds now, what others made included.",
-                Query(metric("shoal_repository_blocks", NODE), "{{node}}"),
+                by_node("shoal_repository_blocks"),
                 unit=COUNT,
                 width=8,
             ),
             lines(
                 "Memory of the daemon",
                 "Resident size of the daemon itself.",
-                Query(metric("process_resident_memory_bytes", NODE), "{{node}}"),
+                by_node("process_resident_memory_bytes"),
                 unit=BYTES,
                 width=8,
             ),

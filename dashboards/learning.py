@@ -5,16 +5,25 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.metric import metric
-from dashboards.page import NODE, Part, page
+from dashboards.page import Part, page
 from dashboards.panel import BLUE, COUNT, GREEN, RATIO, RED, SECONDS, YELLOW, Query, figure, lines
-from dashboards.queries import mean_of_a_minute
+from dashboards.queries import by_node, mean_by_node, mean_of_a_minute
 
 OUTCOMES: Final = f"sum by (outcome) ({metric('shoal_updates_total')})"
 WORKERS: Final = f"""sum({metric("shoal_part_up", 'part="trainer"')})"""
 
 
 def dashboard() -> str:
-    now = Part(
+    return page(
+        "learning",
+        "Is it learning?",
+        "Whether the model gets better round by round, and who takes part in that.",
+        (_now(), _model(), _rounds()),
+    )
+
+
+def _now() -> Part:
+    return Part(
         "Now",
         (
             figure(
@@ -59,7 +68,10 @@ def dashboard() -> str:
             ),
         ),
     )
-    model = Part(
+
+
+def _model() -> Part:
+    return Part(
         "The model",
         (
             lines(
@@ -68,7 +80,7 @@ def dashboard() -> str:
                 "data were not like the others'.",
                 Query(metric("shoal_accuracy"), "newest model"),
                 unit=RATIO,
-                steps=True,
+                is_stepped=True,
                 most=1,
             ),
             lines(
@@ -77,26 +89,29 @@ def dashboard() -> str:
                 "fall, they learn by heart, or their data differ.",
                 Query(metric("shoal_loss"), "newest model"),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
             lines(
                 "Training loss by worker",
                 "Of each worker's last local training, on its own data. A line that stands still belongs to "
                 "a worker that takes no part.",
-                Query(metric("shoal_train_loss", NODE), "{{node}}"),
+                by_node("shoal_train_loss"),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
             lines(
                 "Updates by outcome",
                 "All so far: accepted, or the reason of refusal. `late` came after its round was over.",
                 Query(OUTCOMES, "{{outcome}}"),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
         ),
     )
-    rounds = Part(
+
+
+def _rounds() -> Part:
+    return Part(
         "The rounds",
         (
             lines(
@@ -106,7 +121,7 @@ def dashboard() -> str:
                 Query(metric("shoal_round"), "open"),
                 Query(metric("shoal_rounds_completed_total"), "completed"),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
             lines(
                 "Who takes part",
@@ -115,7 +130,7 @@ def dashboard() -> str:
                 Query(metric("shoal_participants"), "updates in the model"),
                 Query(WORKERS, "workers that run", is_dashed=True),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
             lines(
                 "A round",
@@ -129,14 +144,8 @@ def dashboard() -> str:
                 "Training by worker",
                 "Mean of the local trainings that ended within the last minute. The slowest worker sets the "
                 "pace.",
-                Query(mean_of_a_minute("shoal_train_seconds", NODE, by="node"), "{{node}}"),
+                mean_by_node("shoal_train_seconds"),
                 unit=SECONDS,
             ),
         ),
-    )
-    return page(
-        "learning",
-        "Is it learning?",
-        "Whether the model gets better round by round, and who takes part in that.",
-        (now, model, rounds),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, statetimeline, timeseries
 from grafana_foundation_sdk.builders import dashboard as builders
@@ -35,6 +35,7 @@ YELLOW: Final = "yellow"
 RED: Final = "red"
 BLUE: Final = "blue"
 
+STAT_WIDTH: Final = 4
 STAT_HEIGHT: Final = 4
 PANEL_HEIGHT: Final = 8
 FULL_WIDTH: Final = 24
@@ -47,7 +48,11 @@ PACKETS_PER_SECOND: Final = units.PacketsPerSecond
 SECONDS: Final = units.Seconds
 COUNT: Final = units.Short
 
+DASHED: Final = models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [6, 6]})
+
 AnyPanel = timeseries.Panel | stat.Panel | bargauge.Panel | statetimeline.Panel
+Made = TypeVar("Made", timeseries.Panel, stat.Panel, bargauge.Panel, statetimeline.Panel)
+Now = TypeVar("Now", stat.Panel, bargauge.Panel)
 Step = tuple[float | None, str]  # from this value on this colour; the first from minus infinity
 Words = Mapping[str, tuple[str, str]]  # a value, its word and colour
 
@@ -68,48 +73,30 @@ def lines(
     unit: str,
     width: int = 12,
     is_stacked: bool = False,
-    steps: bool = False,
-    least: float | None = 0,
+    is_stepped: bool = False,
     most: float | None = None,
     nothing: str | None = None,
 ) -> timeseries.Panel:
-    """Figures over time."""
+    """Figures over time, from 0 on."""
     panel = (
-        timeseries.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
+        begun(timeseries.Panel(), title, description, width, PANEL_HEIGHT, nothing)
         .unit(unit)
-        .span(width)
-        .height(PANEL_HEIGHT)
         .line_width(2 if not is_stacked else 1)
         .fill_opacity(30 if is_stacked else 0)
         .show_points(VisibilityMode.NEVER)
-        .line_interpolation(LineInterpolation.STEP_AFTER if steps else LineInterpolation.LINEAR)
-        .legend(
-            common.VizLegendOptions()
-            .show_legend(True)
-            .display_mode(LegendDisplayMode.TABLE)
-            .placement(LegendPlacement.BOTTOM)
-            .calcs(["lastNotNull", "max"])
-        )
+        .line_interpolation(LineInterpolation.STEP_AFTER if is_stepped else LineInterpolation.LINEAR)
+        .legend(legend(LegendDisplayMode.TABLE).calcs(["lastNotNull", "max"]))
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
         .targets([target(query, index, is_instant=False) for index, query in enumerate(queries)])
+        .min(0)
     )
-    if least is not None:
-        panel = panel.min(least)
     if most is not None:
         panel = panel.max(most)
-    if nothing is not None:
-        panel = panel.no_value(nothing)
     if is_stacked:
         panel = panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
     for index, query in enumerate(queries):
         if query.is_dashed:
-            style = {"fill": "dash", "dash": [6, 6]}
-            panel = panel.override_by_query(
-                letter(index), [models.DynamicConfigValue("custom.lineStyle", style)]
-            )
+            panel = panel.override_by_query(letter(index), [DASHED])
     return panel
 
 
@@ -119,27 +106,14 @@ def figure(
     query: Query,
     *,
     unit: str,
-    width: int = 4,
     steps: Sequence[Step] = ((None, BLUE),),
     decimals: int | None = None,
     nothing: str | None = None,
 ) -> stat.Panel:
     """One number, large."""
-    panel = (
-        stat.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .unit(unit)
-        .span(width)
-        .height(STAT_HEIGHT)
-        .graph_mode(BigValueGraphMode.NONE)
-        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .thresholds(thresholds(steps))
-        .targets([target(query, 0, is_instant=True)])
-    )
-    if nothing is not None:
-        panel = panel.no_value(nothing)
+    panel = of_now(
+        begun(stat.Panel(), title, description, STAT_WIDTH, STAT_HEIGHT, nothing), query, unit, steps
+    ).graph_mode(BigValueGraphMode.NONE)
     return panel if decimals is None else panel.decimals(decimals)
 
 
@@ -153,43 +127,23 @@ def bars(
     steps: Sequence[Step] = ((None, BLUE),),
     nothing: str | None = None,
 ) -> bargauge.Panel:
-    """Figures of now beside each other."""
-    panel = (
-        bargauge.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .unit(unit)
-        .span(width)
-        .height(PANEL_HEIGHT)
+    """Figures of now beside each other, from 0 on."""
+    panel = begun(bargauge.Panel(), title, description, width, PANEL_HEIGHT, nothing)
+    return (
+        of_now(panel, query, unit, steps)
         .min(0)
         .display_mode(BarGaugeDisplayMode.BASIC)
         .orientation(VizOrientation.HORIZONTAL)
-        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .thresholds(thresholds(steps))
-        .targets([target(query, 0, is_instant=True)])
     )
-    return panel if nothing is None else panel.no_value(nothing)
 
 
 def states(
-    title: str,
-    description: str,
-    query: Query,
-    *,
-    words: Words,
-    width: int = FULL_WIDTH,
-    nothing: str | None = None,
+    title: str, description: str, query: Query, *, words: Words, nothing: str | None = None
 ) -> statetimeline.Panel:
     """What was when: a row for each line, coloured by its value."""
     options = {value: models.ValueMappingResult(text, colour) for value, (text, colour) in words.items()}
-    panel = (
-        statetimeline.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .span(width)
-        .height(PANEL_HEIGHT)
+    return (
+        begun(statetimeline.Panel(), title, description, FULL_WIDTH, PANEL_HEIGHT, nothing)
         .show_value(VisibilityMode.NEVER)
         .merge_values(True)
         .row_height(0.8)
@@ -197,15 +151,29 @@ def states(
         .fill_opacity(80)
         .mappings([models.ValueMap(options)])
         .thresholds(thresholds(((None, GREEN),)))
-        .legend(
-            common.VizLegendOptions()
-            .show_legend(True)
-            .display_mode(LegendDisplayMode.LIST)
-            .placement(LegendPlacement.BOTTOM)
-        )
+        .legend(legend(LegendDisplayMode.LIST))
         .targets([target(query, 0, is_instant=False)])
     )
+
+
+def begun(panel: Made, title: str, description: str, width: int, height: int, nothing: str | None) -> Made:
+    """What every panel has."""
+    panel = panel.title(title).description(description).datasource(SOURCE).span(width).height(height)
     return panel if nothing is None else panel.no_value(nothing)
+
+
+def of_now(panel: Now, query: Query, unit: str, steps: Sequence[Step]) -> Now:
+    """What a panel has that shows the last of a query's figures."""
+    return (
+        panel.unit(unit)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .thresholds(thresholds(steps))
+        .targets([target(query, 0, is_instant=True)])
+    )
+
+
+def legend(mode: LegendDisplayMode) -> common.VizLegendOptions:
+    return common.VizLegendOptions().show_legend(True).display_mode(mode).placement(LegendPlacement.BOTTOM)
 
 
 def target(query: Query, index: int, *, is_instant: bool) -> prometheus.Dataquery:

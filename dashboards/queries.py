@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from dashboards.metric import metric
+from dashboards.page import NODE
+from dashboards.panel import Query
+
+
+def by_node(series: str) -> Query:
+    """A line for each of the chosen nodes."""
+    return Query(metric(series, NODE), "{{node}}")
+
+
+def rate_by_node(counter: str, *matchers: str) -> Query:
+    return Query(rate(counter, *matchers, NODE, by="node"), "{{node}}")
+
+
+def mean_by_node(histogram: str, *matchers: str) -> Query:
+    return Query(mean_of_a_minute(histogram, *matchers, NODE, by="node"), "{{node}}")
 
 
 def mean_of_a_minute(histogram: str, *matchers: str, by: str = "") -> str:

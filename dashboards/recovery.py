@@ -24,7 +24,7 @@ from dashboards.panel import (
     lines,
     states,
 )
-from dashboards.queries import mean_so_far, rate
+from dashboards.queries import by_node, mean_so_far, rate_by_node
 
 ACTIVE: Final = metric("shoal_fault_active")
 ANY_FAULT: Final = f"(max({ACTIVE}) or vector(0))"
@@ -141,7 +141,7 @@ def _workers() -> Part:
                 "round that a worker misses, and falls to 0 at once when it is back: that is its recovery.",
                 Query(BEHIND, "{{node}}"),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
             bars(
                 "Time to recover",
@@ -156,7 +156,7 @@ def _workers() -> Part:
                 "All so far. `late` came after its round was over; `unfetchable` could not be had in time.",
                 Query(f"sum by (outcome) ({REFUSED})", "{{outcome}}"),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
                 nothing="no update was refused",
             ),
             bars(
@@ -180,21 +180,21 @@ def _packets() -> Part:
                 "Cut",
                 "Packets that met a cut, by the node that did not get them. None while a fault is in force "
                 "means that nobody tried.",
-                Query(rate("shoal_link_cut_packets_total", NODE, by="node"), "{{node}}"),
+                rate_by_node("shoal_link_cut_packets_total"),
                 unit=PACKETS_PER_SECOND,
                 width=8,
             ),
             lines(
                 "Lost on purpose",
                 "Packets that the links' loss took, by the node that did not get them.",
-                Query(rate("shoal_link_lost_packets_total", NODE, by="node"), "{{node}}"),
+                rate_by_node("shoal_link_lost_packets_total"),
                 unit=PACKETS_PER_SECOND,
                 width=8,
             ),
             lines(
                 "Queue full",
                 "Packets that found their link's queue full, by sender: more was sent than the rate allows.",
-                Query(rate("shoal_link_overflowed_packets_total", NODE, by="node"), "{{node}}"),
+                rate_by_node("shoal_link_overflowed_packets_total"),
                 unit=PACKETS_PER_SECOND,
                 width=8,
             ),
@@ -213,9 +213,9 @@ def _links() -> Part:
                 "Differences found",
                 "How many differences from what was asked each node has found in its links since the start; "
                 "each was repaired, and is in the history.",
-                Query(metric(MISMATCHES, NODE), "{{node}}"),
+                by_node(MISMATCHES),
                 unit=COUNT,
-                steps=True,
+                is_stepped=True,
             ),
             lines(
                 "Held packets' lateness",
@@ -245,6 +245,6 @@ def _both(title: str, what: str, about: str, unit: str) -> AnyPanel:
             is_dashed=True,
         ),
         unit=unit,
-        steps=True,
+        is_stepped=True,
         nothing=f"no link of the scenario has a {title.lower()}",
     )
