@@ -33,6 +33,7 @@ from node.answers import answers
 from node.contract import HostError, ShoalError, UsageError
 from node.contract.settings import AGENT_PORT, EVENTS_FILE, IPFS_PORT, NodeSettings
 from node.events import Events, read_from
+from node.exposition import exposed
 from node.instructions import Instructions
 from node.ipfs.client import Client
 from node.ipfs.config import LOOPBACK, Peer
@@ -42,7 +43,7 @@ from node.ipfs_series import IpfsSeries
 from node.links.routes import MAX_BODY_BYTES
 from node.links.service import LinkService
 from node.metrics import role_port
-from node.node_series import NodeSeries
+from node.node_series import samples
 from node.process import ProcessId
 from node.role import wait_ipfs
 
@@ -132,7 +133,6 @@ class Agent:
         self._stop = stop
         self._gather_s = GATHER_BURST_S if "aggregator" in settings.roles else GATHER_S
         self._parts = Parts(self._events)
-        self._series = NodeSeries()
         self._instructions = Instructions(Path(settings.folder))
         self._supervisor = Account(ProcessId.of(os.getppid()), alone=True)
         self._session: aiohttp.ClientSession | None = None
@@ -199,7 +199,7 @@ class Agent:
         )
         links = self._links.text() if self._links is not None else b""
         told = links + self._instructions.text()
-        body = self._series.text(interfaces, usages) + told + asked + b"".join(passed_on)
+        body = exposed(samples(interfaces, usages)) + told + asked + b"".join(passed_on)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _ask_ipfs(self) -> bytes:

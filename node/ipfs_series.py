@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Final, Protocol
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from node.contract.series import SERIES
 from node.contract.settings import PROTOCOL
+from node.exposition import Samples, exposed
 from node.ipfs.errors import IpfsError
 
 ASK_EVERY_S: Final = 5.0  # four calls, of which one counts the repository's blocks
@@ -21,9 +18,6 @@ ASK_S: Final = 0.5  # within a scrape
 PROTOCOLS: Final = {"bitswap": "/ipfs/bitswap/1.2.0", "rounds": PROTOCOL}
 OTHER: Final = "other"
 DIRECTIONS: Final = {"in": "TotalIn", "out": "TotalOut"}
-FAMILIES: Final = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
-
-Samples = dict[str, list[tuple[tuple[str, ...], float]]]  # series: values of its labels, and the figure
 
 
 class Daemon(Protocol):
@@ -34,7 +28,7 @@ class Daemon(Protocol):
     async def bandwidth(self, *, protocol: str | None = None, timeout_s: float) -> dict[str, float]: ...
 
 
-class IpfsSeries(Collector):
+class IpfsSeries:
     """Asks seldom; what a daemon that does not answer has done nobody knows, so then there is nothing."""
 
     def __init__(self, daemon: Daemon, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,8 +37,6 @@ class IpfsSeries(Collector):
         self._asked_at = -math.inf
         self._samples: Samples = {}
         self._text = b""
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     async def text(self) -> bytes:
         if self._clock() - self._asked_at >= ASK_EVERY_S:
@@ -65,17 +57,7 @@ class IpfsSeries(Collector):
         )
         named = dict(zip(PROTOCOLS, by_protocol, strict=True))
         self._samples = samples(repository, total, named, self._samples)
-        self._text = generate_latest(self._registry)
-
-    def describe(self) -> Iterable[Metric]:
-        return []  # so that registering does not collect
-
-    def collect(self) -> Iterator[Metric]:
-        for name, values in self._samples.items():
-            family = FAMILIES[SERIES[name].kind](name, SERIES[name].help, labels=SERIES[name].labels)
-            for labels, figure in values:
-                family.add_metric(labels, figure)
-            yield family
+        self._text = exposed(self._samples)
 
 
 def samples(

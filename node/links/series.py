@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import HistogramMetricFamily
 
 from node.contract.links import DelayEngine, Lateness, LinkTable
 from node.contract.series import SERIES
+from node.exposition import Samples, exposed
 from node.links.states import Seen, link_states
 
 OUT: Final = "out"
 IN: Final = "in"
-FAMILIES: Final = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
-
-Samples = dict[str, list[tuple[tuple[str, ...], float]]]  # series: values of its labels, and the figure
+LATENESS: Final = "shoal_holder_lateness_seconds"
 
 
-class LinkSeries(Collector):
+class LinkSeries:
     """Renders a look once, however often it is asked for."""
 
     def __init__(self) -> None:
-        self._samples: Samples = {}
-        self._lateness: Lateness | None = None
         self._text = b""
         self._of: Seen | None = None
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def text(self, table: LinkTable, engine: DelayEngine, seen: Seen, mismatches: int) -> bytes:
         if seen is not self._of:
-            self._samples = samples(table, engine, seen, mismatches)
-            self._lateness = seen.held.lateness if seen.held is not None else None
-            self._text, self._of = generate_latest(self._registry), seen
+            lateness = seen.held.lateness if seen.held is not None else None
+            more = [histogram(lateness)] if lateness is not None else []
+            self._text = exposed(samples(table, engine, seen, mismatches), *more)
+            self._of = seen
         return self._text
-
-    def describe(self) -> Iterable[Metric]:
-        return []  # so that registering does not collect
-
-    def collect(self) -> Iterator[Metric]:
-        for name, values in self._samples.items():
-            series = SERIES[name]
-            family = FAMILIES[series.kind](name, series.help, labels=series.labels)
-            for labels, figure in values:
-                family.add_metric(labels, figure)
-            yield family
-        if self._lateness is not None:
-            name = "shoal_holder_lateness_seconds"
-            histogram = HistogramMetricFamily(name, SERIES[name].help)
-            histogram.add_metric([], buckets(self._lateness), sum_value=None)
-            yield histogram
 
 
 def samples(table: LinkTable, engine: DelayEngine, seen: Seen, mismatches: int) -> Samples:
@@ -83,7 +60,10 @@ def samples(table: LinkTable, engine: DelayEngine, seen: Seen, mismatches: int) 
     return made
 
 
-def buckets(lateness: Lateness) -> list[tuple[str, float]]:
-    """As Prometheus wants them: by upper edge in seconds, each with all below it."""
+def histogram(lateness: Lateness) -> HistogramMetricFamily:
+    """As Prometheus wants it: by upper edge in seconds, each with all below it."""
     edges = [*(str(edge / 1000) for edge in lateness.edges_ms), "+Inf"]
-    return list(zip(edges, map(float, accumulate(lateness.counts)), strict=True))
+    counts = map(float, accumulate(lateness.counts))
+    made = HistogramMetricFamily(LATENESS, SERIES[LATENESS].help)
+    made.add_metric([], list(zip(edges, counts, strict=True)), sum_value=None)
+    return made

@@ -273,15 +273,15 @@ NET_DEV = """Inter-|   Receive                                                | 
 
 def test_interfaces_are_counted_by_name() -> None:
     assert interface_bytes(NET_DEV) == {"lo": (100, 200), "data": (12345678901, 98765432109)}
-    assert ("data", 98765432109) in samples(NET_DEV, {})["shoal_interface_sent_bytes_total"]
+    assert (("data",), 98765432109) in samples(NET_DEV, {})["shoal_interface_sent_bytes_total"]
 
 
 def test_a_figure_that_is_not_known_stands_nowhere() -> None:
     made = samples(NET_DEV, {"ipfs": Usage(False, 1.5, None, None, 7)})
-    assert made["shoal_part_up"] == [("ipfs", 0.0)]
-    assert made["shoal_part_cpu_seconds_total"] == [("ipfs", 1.5)]
+    assert made["shoal_part_up"] == [(("ipfs",), 0.0)]
+    assert made["shoal_part_cpu_seconds_total"] == [(("ipfs",), 1.5)]
     assert made["shoal_part_proportional_bytes"] == []
-    assert made["shoal_part_proportional_peak_bytes"] == [("ipfs", 7)]
+    assert made["shoal_part_proportional_peak_bytes"] == [(("ipfs",), 7)]
 
 
 class Proc:
