@@ -20,11 +20,12 @@ from orchestrator.boxes.cgroups import KINDS, Kind, Place, Refused
 from orchestrator.boxes.limits import Limits
 from tests.box.limited_node import LIMIT_BYTES, MOST_BYTES
 
+pytestmark = pytest.mark.by_kernel  # control groups have two versions
 TOP = Path(__file__).resolve().parents[2]
 # Goes into the group that it is told, as whatever systemd starts in a scope, and looks round from there.
 LOOK = """
 import os, pathlib, sys
-from orchestrator import cgroups
+from orchestrator.boxes import cgroups
 (pathlib.Path(sys.argv[1]) / "cgroup.procs").write_text(str(os.getpid()))
 print(*cgroups.attempt().values(), pathlib.Path("/proc/self/cgroup").read_text(), sep=chr(10))
 """

@@ -17,6 +17,7 @@ from node.links.owner import Links
 from tests.links.sides import FREE, IS_SLOW, NONCE, SUBNET, Side, bit_s, goodput, is_soon, put, table
 
 
+@pytest.mark.by_kernel
 def test_a_table_is_in_force_as_asked(sides: tuple[Side, Side, Side]) -> None:
     answer = put(sides, Shape(rate_bit_s=20_000_000), Shape(), up_bit_s=50_000_000, down_bit_s=100_000_000)
     assert answer.mismatches == ()
@@ -54,6 +55,7 @@ def test_what_comes_in_is_limited_too(sides: tuple[Side, Side, Side]) -> None:
     assert is_soon(lambda: bit_s(b, a, 0.3) > 10e6)
 
 
+@pytest.mark.by_kernel
 def test_latency_is_one_way(sides: tuple[Side, Side, Side]) -> None:
     a, b, c = sides
     before = statistics.median(a.rtt_ms(b))
@@ -65,6 +67,7 @@ def test_latency_is_one_way(sides: tuple[Side, Side, Side]) -> None:
     assert states["lnk2"].latency_ms == pytest.approx(40 if a.engine == "netem" else 10, abs=0.1)
 
 
+@pytest.mark.by_kernel
 def test_loss_is_at_the_receiver_and_counted(sides: tuple[Side, Side, Side]) -> None:
     a, b, _ = sides
     put(sides, Shape(loss=0.1))
@@ -87,6 +90,7 @@ def test_loss_is_at_the_receiver_and_counted(sides: tuple[Side, Side, Side]) -> 
     assert after.loss == pytest.approx(0.1, rel=0.01)
 
 
+@pytest.mark.by_kernel
 def test_a_change_goes_through_without_a_break(sides: tuple[Side, Side, Side]) -> None:
     a, b, _ = sides
     put(sides, Shape(latency_ms=30, rate_bit_s=20_000_000))
@@ -116,6 +120,7 @@ def test_a_cut_is_one_way_and_ends_with_its_own_fault(sides: tuple[Side, Side, S
     assert state.links[0].cut_packets >= 10  # what healed cuts had dropped still counts
 
 
+@pytest.mark.by_kernel
 def test_a_cut_holds_for_the_copies_of_doubled_packets_too(sides: tuple[Side, Side, Side]) -> None:
     a, b, _ = sides
     put(sides, FREE, Shape(latency_ms=5, duplicate=1.0))
@@ -173,6 +178,7 @@ def test_a_cut_waits_for_its_moment(sides: tuple[Side, Side, Side]) -> None:
     assert a.hears(b)
 
 
+@pytest.mark.by_kernel
 def test_whoever_comes_back_is_shaped_and_cut_as_told(sides: tuple[Side, Side, Side]) -> None:
     a, b, _ = sides
     put(sides, Shape(rate_bit_s=8_000_000), Shape(latency_ms=20))
@@ -187,6 +193,7 @@ def test_whoever_comes_back_is_shaped_and_cut_as_told(sides: tuple[Side, Side, S
     a.heal("while")
 
 
+@pytest.mark.by_kernel
 def test_what_somebody_else_breaks_is_seen_and_repaired(sides: tuple[Side, Side, Side]) -> None:
     a, _, _ = sides
     put(sides, Shape(rate_bit_s=8_000_000), Shape(latency_ms=20), down_bit_s=50_000_000)
@@ -249,6 +256,7 @@ def test_a_way_that_cannot_be_set_is_told_with_its_cause(
     assert bool(cure) == bool(told.value.hint)
 
 
+@pytest.mark.by_kernel
 def test_many_peers_are_applied_soon(sides: tuple[Side, Side, Side]) -> None:
     a, b, _ = sides
     peers = tuple(

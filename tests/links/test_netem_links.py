@@ -16,6 +16,8 @@ from node.namespace import NodeThread
 from tests.links.datagrams import Packet, arrived, listen, send
 from tests.links.sides import FREE, Side, is_soon, put, table
 
+pytestmark = pytest.mark.by_kernel
+
 
 @pytest.fixture(autouse=True)
 def _netem(delay_engine: Any) -> None:

@@ -1,7 +1,8 @@
 """Run tests on a kernel that has netem: a guest of qemu, without hardware virtualisation, on this host's own files.
 
 python -m tests.netem.guest [--or-skip] [--timeout SECONDS] [PYTEST ARGUMENTS]
-    default: nodes' links with netem, told by their owner and by agents; limits, since a guest has cgroup v2
+    default: what is marked as differing by the kernel: links with netem, told by their owner and by agents; limits,
+    since a guest has cgroup v2. The rest of these files passes through the same rules and queues on every kernel.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ DEFAULT_TESTS = (
     *(f"tests/links/test_{of}.py" for of in ("netem_links", "links", "agent_links")),
     "tests/box/test_limits.py",
 )
+BY_KERNEL = ("-m", "by_kernel and not long")
 RUN_OUTSIDE_A_BOX = ("tests/box", "tests/unit")  # the guest is a box; these open their own, or need none
 NO_TESTS = 5  # pytest's own status, of a `-k` that fits nothing in one of the calls
 TIMEOUT_S = 900.0
@@ -164,7 +166,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     ours, arguments = parser.parse_known_args(argv)
     if not any(map(is_path, arguments)):
-        arguments = [*DEFAULT_TESTS, *arguments]
+        arguments = [*DEFAULT_TESTS, *BY_KERNEL, *arguments]
     try:
         return run_tests(arguments, ours.timeout)
     except HostError as error:

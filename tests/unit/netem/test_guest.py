@@ -20,6 +20,8 @@ def test_tests_run_as_if_in_a_box_except_those_that_open_their_own() -> None:
     assert (second, outside.get(ENV_BOX)) == (["tests/box/test_limits.py", "-x", "-k", "a"], None)
     assert len(guest.parted(["tests/links/test_links.py::test_a_rate"])) == 1
     assert len(guest.parted(["-x", "tests/box"])) == 1
+    calls = guest.parted([*guest.DEFAULT_TESTS, *guest.BY_KERNEL])
+    assert [words[-2:] for words, _ in calls] == [["-m", "by_kernel and not long"]] * 2
 
 
 def test_the_script_tells_the_status_whole_and_turns_off() -> None:
