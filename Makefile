@@ -69,9 +69,11 @@ test-netem: setup ## Test what netem does to links (or ARGS=) on a kernel that h
 test-docker: setup ipfs ## Test fleets of containers (or ARGS=) on the Docker engine that answers, else on one of their own
 	@$(PYTHON) -m tests.docker.engine $(if $(filter test,$(MAKECMDGOALS)),--or-skip) $(ARGS)
 
-test-long: setup ipfs ## Run the tests that take minutes: long cuts in a box, all scenarios, all links with netem
+test-long: setup ipfs ## Run the tests that take minutes: longer fuzzing, long cuts in a box, all scenarios, all links with netem
+	@FUZZTIME=20s python3 node/ipfs/build.py run node/ipfsd/check.sh
 	@$(IN_BOX) $(PYTHON) -m pytest -m long tests/fleet
 	@$(PYTHON) -m pytest -m long tests/run
+	@$(PYTHON) -m tests.docker.engine --or-skip -m long
 	@$(PYTHON) -m tests.netem.guest --or-skip --timeout 1800 tests/links
 
 bench: setup ipfs ## Measure what a round costs beside its training, write runs/bench/latest.json

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Checks the daemon: format, vet, staticcheck, tests under the race detector, and a short fuzz of every parser.
 #   GO=path/to/go   another Go than the one on PATH
-#   FUZZTIME=5s     how long each fuzz target runs; 0 leaves them out (their seeds are part of the tests)
+#   FUZZTIME=2s     how long each fuzz target runs; 0 leaves them out (their seeds are part of the tests)
 # GOMODCACHE, GOCACHE and GOTOOLCHAIN are obeyed as go does. Nothing is installed.
 set -eu
 cd "$(dirname "$0")"
 go=${GO:-go}
-fuzztime=${FUZZTIME:-5s}
+fuzztime=${FUZZTIME:-2s}
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 say() { printf '== %s\n' "$*"; }

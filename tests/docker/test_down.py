@@ -58,7 +58,7 @@ def containers(client: docker.DockerClient, terminal: Terminal) -> int:
     return sum(one.startswith("container") for one in left)
 
 
-@pytest.mark.parametrize("least", [1, 4, 8])
+@pytest.mark.parametrize("least", [1, pytest.param(4, marks=pytest.mark.long), 8])
 def test_killed_while_it_comes_up_nothing_is_left_after_down(
     least: int, run: Kept, terminal: Terminal, client: docker.DockerClient
 ) -> None:
@@ -88,7 +88,8 @@ def test_killed_in_mid_run_nothing_is_left_after_the_next_command(
     assert not fleet.exists()
 
 
-@pytest.mark.parametrize("moment", ["coming up", "in mid-run"])
+# In mid-run `down` does the same to the run, below.
+@pytest.mark.parametrize("moment", ["coming up", pytest.param("in mid-run", marks=pytest.mark.long)])
 def test_after_ctrl_c_nothing_is_left(
     moment: str, run: Kept, terminal: Terminal, client: docker.DockerClient
 ) -> None:

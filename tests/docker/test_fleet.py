@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -26,7 +25,6 @@ from node.contract.settings import SWARM_PORT
 from orchestrator.containers.containers import FLEET, NODE, PART
 from orchestrator.monitoring import dashboards
 from tests.docker.traces import traces
-from tests.run.place import Place
 
 TOP: Final = Path(__file__).resolve().parents[2]
 CUT: Final = Path(__file__).with_name("cut.yaml")
@@ -231,39 +229,3 @@ def test_the_dashboards_find_what_they_ask_for(run: Run, tmp_path: Path) -> None
     assert len(answers) > 90
     assert [str(asked) for asked, found in answers if not found and asked.nothing is None] == []
     assert [str(asked) for asked, found in answers if not found and "fault" in (asked.nothing or "")] == []
-
-
-def test_the_same_plan_gives_the_same_model_on_both_drivers(
-    client: docker.DockerClient, tmp_path: Path
-) -> None:
-    found = {}
-    for driver in ("netns", "compose"):
-        one = start(tmp_path / driver, TINY, driver)
-        assert one.end() == 0, one.said
-        results = one.results()
-        assert (results["driver"], results["repeatable"]) == (driver, True)
-        found[driver] = (results["final_model_cid"], (one.directory / "plan.json").read_bytes())
-    assert found["netns"] == found["compose"]
-
-
-def test_a_taken_subnet_is_avoided_and_told_with_a_task_of_the_users_own(
-    client: docker.DockerClient, tmp_path: Path
-) -> None:
-    scenario = Place(tmp_path).scenario()
-    (tmp_path / "my_task.py").chmod(0o600)  # nobody else may read it, and the parts must
-    pool = docker.types.IPAMPool(subnet="10.77.4.0/22")
-    ours = None
-    try:
-        with contextlib.suppress(docker.errors.APIError):  # somebody has taken it already: as good
-            config = docker.types.IPAMConfig(pool_configs=[pool])
-            ours = client.networks.create("shoal-test-taken", ipam=config)
-        one = start(tmp_path / "run", scenario, "compose")
-        assert one.end() == 0, one.said
-    finally:
-        if ours is not None:
-            ours.remove()
-    assert re.search(r"the plan's subnets are taken \(.*\); this run takes", one.said), one.said
-    subnets = one.binding()["subnets"]
-    assert not subnets["ctl"].startswith("10.77.4.")
-    # The plan is the same as everywhere.
-    assert one.plan()["network"]["ctl_subnet"] == "10.77.4.0/22"

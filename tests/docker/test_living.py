@@ -22,6 +22,7 @@ from tests.docker.traces import traces, wait_no_trace
 from tests.run.kept import CALL_S, TINY, TOP, Kept, Terminal, nodes, protocol, read_pcap, wait_scraped
 
 END_S = 60.0
+RUN_S = 240.0
 NOISE = "SHOASHOA"
 SEND = f"import socket, sys; socket.socket(type=2).sendto(b'{NOISE}', (sys.argv[1], 9))"
 
@@ -58,6 +59,17 @@ def test_it_is_recorded_and_its_containers_are_labelled(kept: Kept, client: dock
     of_w01 = {one.labels[PART] for one in mine if one.labels[NODE] == "w01"}
     assert of_w01 == {"holder", "agent", "ipfs", "trainer"}
     assert {one.labels[PART] for one in mine if not one.labels[NODE]} >= {"gate", "prometheus"}
+
+
+def test_the_same_plan_gives_the_same_model_in_a_box(kept: Kept, registry: Path, tmp_path: Path) -> None:
+    with Terminal(tmp_path, registry, "netns").start("run", str(TINY)) as process:
+        said, _ = process.communicate(timeout=RUN_S)
+    assert process.returncode == 0, said
+    directory = tmp_path / "runs" / "tiny" / "latest"
+    results = json.loads((directory / "results.json").read_text())
+    assert (results["driver"], results["repeatable"], kept.results["repeatable"]) == ("netns", True, True)
+    assert results["final_model_cid"] == kept.results["final_model_cid"]
+    assert (directory / "plan.json").read_bytes() == (kept.directory / "plan.json").read_bytes()
 
 
 def test_the_page_of_prometheus_answers(kept: Kept) -> None:
@@ -165,7 +177,11 @@ def test_a_second_run_does_not_meet_the_first_and_its_remains_are_removed_when_i
         assert second.results["verdict"] == "held"
         assert second.results["final_model_cid"] == kept.results["final_model_cid"]
         assert nodes(second) == nodes(kept)  # the plan is the same, and yet
-        assert "subnets are taken" in second.said
+        assert re.search(r"the plan's subnets are taken \(.*\); this run takes", second.said), second.said
+        taken, own = (
+            json.loads((run.directory / "binding.json").read_text())["subnets"] for run in (kept, second)
+        )
+        assert set(taken.values()).isdisjoint(own.values())
         assert f"{second.id}  {second.directory}\n" in terminal.exec("w01", "true")[1]
 
         secrets = Path(second.record["secrets"])

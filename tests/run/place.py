@@ -64,6 +64,7 @@ class Place:
         more: str = "",
     ) -> Path:
         (self.folder / "my_task.py").write_text(task)
+        (self.folder / "my_task.py").chmod(0o600)  # nobody else may read it, and the parts must
         file = self.folder / "trouble.yaml"
         lines = [
             "summary: Made by a test.",

@@ -54,6 +54,17 @@ def test_the_run_has_all_that_the_dashboards_are_about(run: Path) -> None:
     assert any(link.get("rate_bit_s") for link in plan["links"])
 
 
+def test_what_its_links_did_is_judged(run: Path) -> None:
+    """Rates, losses and a link that got slower come from the nodes' kernels to the verdict."""
+    checks = json.loads((run / "results.json").read_text())["checks"]
+    assert {one["check"]: one["state"] for one in checks} == {
+        "rounds_completed == 6": "held",
+        "upload_rate(far) <= 10 Mbit": "held",
+        "lost_packets(far) >= 1": "held",
+        "faults_verified": "held",
+    }
+
+
 @pytest.mark.parametrize("name", panels.NAMES)
 def test_every_query_of_a_dashboard_has_data(name: str, run: Path, answers: list[tuple[Asked, bool]]) -> None:
     title = panels.dashboards()[name]["title"]

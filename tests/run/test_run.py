@@ -46,8 +46,8 @@ def shoal(*words: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def run(cwd: Path, *words: str) -> Ran:
-    with shoal("run", str(TINY), *words, cwd=cwd) as process:
+def ended(process: subprocess.Popen[str], cwd: Path) -> Ran:
+    with process:
         said, _ = process.communicate(timeout=RUN_S)
     directory = (cwd / "runs" / "tiny" / "latest").resolve()
     return Ran(process.returncode, said, directory, json.loads((directory / "results.json").read_text()))
@@ -55,7 +55,8 @@ def run(cwd: Path, *words: str) -> Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return run(tmp_path_factory.mktemp("ran"))
+    cwd = tmp_path_factory.mktemp("ran")
+    return ended(shoal("run", str(TINY), cwd=cwd), cwd)
 
 
 def test_it_trains_and_holds(ran: Ran) -> None:
@@ -100,7 +101,14 @@ def test_each_round_counts_both_workers(ran: Ran) -> None:
 
 
 def test_the_same_seed_gives_the_same_model_and_another_one_another(ran: Ran, tmp_path: Path) -> None:
-    again, other = run(tmp_path), run(tmp_path, "--seed", "8")
+    seeds = {"again": "7", "other": "8"}
+    for name in seeds:
+        (tmp_path / name).mkdir()
+    # At once: nothing is measured, and each has a network of its own.
+    begun = {
+        name: shoal("run", str(TINY), "--seed", seed, cwd=tmp_path / name) for name, seed in seeds.items()
+    }
+    again, other = (ended(process, tmp_path / name) for name, process in begun.items())
     assert again.results["final_model_cid"] == ran.results["final_model_cid"]
     assert other.results["final_model_cid"] != ran.results["final_model_cid"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from tests.run.test_run import RUN_S, shoal
 NOISY = Path(__file__).with_name("noisy.yaml")
 
 
-def run(cwd: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Results and events of one run."""
+def start(cwd: Path) -> subprocess.Popen[str]:
     cwd.mkdir()
-    with shoal("run", str(NOISY), cwd=cwd) as process:
+    return shoal("run", str(NOISY), cwd=cwd)
+
+
+def end(process: subprocess.Popen[str], cwd: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Results and events of one run."""
+    with process:
         said, _ = process.communicate(timeout=RUN_S)
     assert process.returncode == 0, said
     directory = cwd / "runs" / "noisy" / "latest"
@@ -32,7 +37,9 @@ def first_model(history: list[dict[str, Any]]) -> str:
 
 
 def test_dp_adds_noise_to_equal_updates_and_says_that_nobody_can_repeat_it(tmp_path: Path) -> None:
-    (results, history), (_, again) = run(tmp_path / "one"), run(tmp_path / "two")
+    folders = [tmp_path / "one", tmp_path / "two"]
+    begun = [start(folder) for folder in folders]  # at once: nothing is measured
+    (results, history), (_, again) = (end(*one) for one in zip(begun, folders, strict=True))
     assert (results["repeatable"], results["rounds_completed"]) == (False, 2)
     assert results["repeatable_reason"] == "TFF's noise for differential privacy cannot be seeded"
     assert sorted(first_updates(history)) == ["w01", "w02", "w03"]
