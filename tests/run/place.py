@@ -72,7 +72,7 @@ class Place:
             workload,
             aggregation,
         ]
-        checks = ["checks:", "  - rounds_completed == 3", "  - participants >= 2"]
+        checks = ["checks:", "  - rounds_completed == 3", f"  - participants >= {min(2, workers)}"]
         file.write_text("\n".join([*lines, *checks, more, ""]))
         return file
 

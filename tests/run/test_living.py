@@ -1,4 +1,7 @@
-"""A fleet that is kept, and all that can be done to it from another terminal; one killed run beside it."""
+"""A whole run, what it leaves, and all that can be done to its fleet from another terminal while that is kept.
+
+Real TFF, real daemons, a real Prometheus, in a box of their own; other runs beside it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,17 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from node.contract import events
 from orchestrator.runs import packets
+from orchestrator.verdict import results
 from tests.run.kept import CALL_S, TINY, Kept, Terminal, nodes, protocol, read_pcap, wait_scraped, words_of
 
 END_S = 60.0
+RUN_S = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +46,32 @@ def kept(terminal: Terminal) -> Iterator[Kept]:
     finally:
         run.end()
         terminal.wait_no_process(END_S)
+
+
+def test_it_trains_and_holds(kept: Kept) -> None:
+    assert kept.results["rounds_completed"] == 3
+    assert kept.results["final_model_cid"].startswith("baf")
+    assert kept.results["driver"] == "netns"
+    assert kept.results["transport"] == "prompt"
+    assert kept.results["repeatable"] is True
+
+
+def test_each_round_counts_both_workers(kept: Kept) -> None:
+    closed = [event for event in history(kept) if event["kind"] == "round_closed"]
+    assert [event["accepted"] for event in closed] == [["w01", "w02"]] * 3
+    assert [round_["missing"] for round_ in kept.results["rounds"]] == [[], [], []]
+
+
+def history(kept: Kept) -> list[dict[str, Any]]:
+    whole = (kept.directory / "history.jsonl").read_text().split("\n")[:-1]
+    return [json.loads(line) for line in whole]
+
+
+def test_every_key_of_the_results_is_explained_and_known(kept: Kept) -> None:
+    assert set(kept.results) == set(results.KEYS)
+    assert [
+        key for key, value in kept.results.items() if value is None and key not in results.MAY_BE_NULL
+    ] == []
 
 
 def test_a_kept_run_has_its_results_and_is_recorded_for_its_user_alone(
@@ -185,6 +218,16 @@ def test_a_second_run_does_not_meet_the_first_and_its_remains_are_removed_when_i
     assert terminal.exec("w01", "true") == (0, "")  # the first has not noticed
 
 
+def test_another_seed_gives_another_model(kept: Kept, terminal: Terminal, tmp_path: Path) -> None:
+    """The same one gave the same: the second run above."""
+    with Terminal(tmp_path, terminal.registry).start("run", str(TINY), "--seed", "8") as process:
+        said, _ = process.communicate(timeout=RUN_S)
+    assert process.returncode == 0, said
+    other = json.loads((tmp_path / "runs" / "tiny" / "latest" / "results.json").read_text())
+    assert other["seed"] == 8
+    assert other["final_model_cid"] != kept.results["final_model_cid"]
+
+
 def test_down_ends_the_run_in_order_and_leaves_nothing(kept: Kept, terminal: Terminal) -> None:
     secrets = Path(kept.record["secrets"])
     with terminal.start("logs", "-f") as follower:
@@ -208,3 +251,21 @@ def test_down_ends_the_run_in_order_and_leaves_nothing(kept: Kept, terminal: Ter
     status, said = terminal.exec("w01", "true")
     assert status == 64
     assert "no run is living\n  start one that stays: shoal run SCENARIO --keep" in said
+
+
+def test_every_event_is_of_the_table(kept: Kept) -> None:
+    for event in history(kept):
+        if event["node"] != "orchestrator":
+            assert set(event) - {"kind", "node", "wall", "mono_ns"} == set(
+                events.EVENTS[event["kind"]].split()
+            )
+
+
+def test_the_directory_describes_the_run_and_holds_no_secret(kept: Kept) -> None:
+    for name in ("scenario.yaml", "plan.json", "binding.json", "facts.json", "report.txt", "README.md"):
+        assert (kept.directory / name).is_file(), name
+    assert any((kept.directory / "series").iterdir())
+    assert (kept.directory / "chain" / "head").is_file()
+    everything = b"".join(file.read_bytes() for file in kept.directory.rglob("*") if file.is_file())
+    for secret in (b"/key/swarm/psk", b"PrivKey", b"Bearer "):
+        assert secret not in everything
