@@ -15,8 +15,9 @@ import docker
 import pytest
 
 from tests.docker.traces import traces, wait_no_trace
-from tests.run.kept import CALL_S, TINY, Kept, Terminal
+from tests.run.kept import CALL_S, Kept, Terminal
 
+LEAST = Path(__file__).with_name("least.yaml")
 END_S = 90.0
 STARTS_S = 120.0
 
@@ -32,7 +33,7 @@ def terminal(tmp_path: Path, node_image: str) -> Iterator[Terminal]:
 
 @pytest.fixture
 def run(terminal: Terminal) -> Iterator[Kept]:
-    started = Kept(terminal.start("run", str(TINY), "--keep"), terminal)
+    started = Kept(terminal.start("run", str(LEAST), "--keep"), terminal)
     yield started
     started.end()
 
@@ -112,7 +113,7 @@ def test_down_from_another_terminal_ends_what_is_in_mid_run(
     wait(lambda: '"round_closed"' in history(terminal), run)
     fleet = Path(record(terminal)["secrets"])
     status, said = terminal.call("down")
-    assert (status, said.startswith("ending tiny-")) == (0, True)
+    assert (status, said.startswith("ending least-")) == (0, True)
     wait_no_trace(client, fleet.name, 0)
     assert not fleet.exists()
     run.process.communicate(timeout=CALL_S)
@@ -120,5 +121,5 @@ def test_down_from_another_terminal_ends_what_is_in_mid_run(
 
 
 def history(terminal: Terminal) -> str:
-    file = terminal.folder / "runs" / "tiny" / "latest" / "history.jsonl"
+    file = terminal.folder / "runs" / "least" / "latest" / "history.jsonl"
     return file.read_text() if file.exists() else ""
