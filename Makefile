@@ -32,11 +32,14 @@ images: setup ipfs ## Make or fetch the images that fleets of containers need (W
 	@$(PYTHON) -m orchestrator.containers.images $(WAY:%=--way %)
 
 ##@ Test
-.PHONY: test test-unit test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-docker test-long bench bench-ipfs bench-network
-test: setup lint ipfs test-go test-conformance test-unit test-parts test-box test-learning test-links test-fleet test-run test-netem test-docker ## Run everything that CI runs
+.PHONY: test test-unit test-beside test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-docker test-long bench bench-ipfs bench-network
+test: setup lint ipfs test-beside test-conformance test-unit test-box test-links test-fleet test-run test-netem test-docker ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
 	@$(PYTHON) -m tests.side_by_side tests/unit tests/unit/node
+
+test-beside: setup ipfs ## Run test-go, test-parts and test-learning at the same time: none of them measures a time
+	@$(PYTHON) -m tests.side_by_side test-go tests/parts tests/learning
 
 test-parts: setup ## Run the tests that start processes, build, or make whole data sets
 	@$(PYTHON) -m pytest tests/parts

@@ -1,6 +1,7 @@
 """Runs tests of several folders at the same time, one pytest for each: python -m tests.side_by_side FOLDER… [OPTION…]
 
-What each says is shown when it has ended. Ends as the worst of them does.
+A word that is no folder is a target of make. What each says is shown when it has ended, in their order. Ends as the
+worst of them does.
 """
 
 from __future__ import annotations
@@ -9,34 +10,34 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 NO_TESTS = 5  # pytest's own status, of a `-k` that fits nothing in one of the folders
 
 
+def command(word: str, others: Sequence[str], options: Sequence[str], cache: str) -> list[str]:
+    if not Path(word).exists():
+        return ["make", "--no-print-directory", word]
+    ignored = [f"--ignore={other}" for other in others if other.startswith(f"{word}/")]
+    return [sys.executable, "-m", "pytest", word, *ignored, *options, f"-ocache_dir={cache}"]
+
+
 def main(arguments: Sequence[str]) -> int:
-    folders = [argument for argument in arguments if not argument.startswith("-")]
+    words = [argument for argument in arguments if not argument.startswith("-")]
     options = [argument for argument in arguments if argument.startswith("-")]
-    with tempfile.TemporaryDirectory() as cache:
+    worst = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         running = []
-        for number, folder in enumerate(folders):
-            others = [f"--ignore={other}" for other in folders if other.startswith(f"{folder}/")]
-            argv = [
-                sys.executable,
-                "-m",
-                "pytest",
-                folder,
-                *others,
-                *options,
-                f"-ocache_dir={cache}/{number}",
-            ]
-            running.append(
-                subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            )
-        worst = 0
-        for one in running:
-            said, _ = one.communicate()
-            print(said, end="", flush=True)
-            worst = max(worst, one.returncode if one.returncode >= 0 else 1, key=lambda s: s % NO_TESTS)
+        for number, word in enumerate(words):
+            said = folder / f"{number}.said"  # no pipe: whatever a test leaves behind would keep that open
+            with said.open("wb") as out:
+                argv = command(word, words, options, str(folder / str(number)))
+                running.append((said, subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT)))
+        for said, one in running:
+            status = one.wait()
+            print(said.read_text(errors="replace"), end="", flush=True)
+            worst = max(worst, status if status >= 0 else 1, key=lambda s: s % NO_TESTS)
     return worst
 
 

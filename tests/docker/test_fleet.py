@@ -160,7 +160,7 @@ def test_a_cut_is_seen_from_inside(fleet: Fleet) -> None:
 
 def test_the_observer_is_not_cut_off(fleet: Fleet) -> None:
     up = {one["metric"]["node"]: one["value"][1] for one in fleet.query("up")}
-    assert up == dict.fromkeys(("agg", "w01", "w02", "w03", "w04"), "1")
+    assert up == dict.fromkeys(("agg", "w01", "w02", "w03"), "1")
     parts = {(one["metric"]["node"], one["metric"]["part"]) for one in fleet.query("shoal_part_up == 1")}
     assert {("w02", "agent"), ("w02", "ipfs"), ("w02", "trainer"), ("agg", "aggregator")} <= parts
     # Of others' memory an unprivileged agent sees the size, and no share of what several have.
@@ -187,7 +187,7 @@ def test_its_files_are_to_be_read_and_hold_no_secret(fleet: Fleet) -> None:
     by_hand = [*shlex.split(up.removeprefix("#"))[:-1], "--file", str(directory / "compose.yaml")]
     subprocess.run([*by_hand, "up", "--detach"], capture_output=True, check=True)
     shown = subprocess.run([*by_hand, "ps", "--services"], capture_output=True, text=True, check=True)
-    assert {"gate", "prometheus", "agg", "agg-aggregator", "w04-trainer"} <= set(shown.stdout.split())
+    assert {"gate", "prometheus", "agg", "agg-aggregator", "w03-trainer"} <= set(shown.stdout.split())
     assert {name: one.id for name, one in fleet.containers().items()} == before
     hidden = Path(re.findall(r"file: .(/\S+)/gate-token", (directory / "compose.yaml").read_text())[0])
     assert stat.S_IMODE(hidden.stat().st_mode) == 0o700
