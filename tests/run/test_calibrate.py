@@ -149,22 +149,24 @@ def test_a_link_that_is_not_as_intended_is_named(place: Place) -> None:
     assert (wrong["link"], wrong["attempts"]) == ("w01>agg", 2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ended_in_the_middle_it_leaves_nothing(place: Place, number: signal.Signals) -> None:
-    with place.start_measuring() as process:
-        process.send_signal(number)
-        said, _ = process.communicate(timeout=GONE_S)
+def end_in_the_middle(place: Place, process: subprocess.Popen[str], number: signal.Signals) -> None:
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=GONE_S)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     place.wait_nobody()
     assert place.left() == []
 
 
-def test_its_nodes_can_be_entered_and_have_room_for_long_fat_links(place: Place) -> None:
+def test_told_to_end_in_the_middle_it_leaves_nothing(place: Place) -> None:
+    with place.start_measuring() as process:
+        end_in_the_middle(place, process, signal.SIGTERM)
+
+
+def test_its_nodes_can_be_entered_and_have_room_for_long_fat_links_until_ctrl_c(place: Place) -> None:
     with place.start_measuring() as process:
         status, said = place.run("exec", "w01", "--", "cat", "/proc/sys/net/ipv4/tcp_wmem")
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=GONE_S)
+        end_in_the_middle(place, process, signal.SIGINT)
     assert status == 0, said
     assert int(said.split()[2]) >= 8 << 20
 
