@@ -228,7 +228,6 @@ def test_nodes_are_cut_at_one_instant_and_healed(fleet: list[Running]) -> None:
     assert max(late_ms) - min(late_ms) < (10_000 if IS_SLOW else 1000)
 
 
-@pytest.mark.by_kernel
 def test_a_killed_agent_comes_back_with_its_links_and_cuts(fleet: list[Running]) -> None:
     a, b = fleet[:2]
     changed = tables()["agl1"]
