@@ -12,8 +12,8 @@ from typing import Final
 from node.contract import HostError
 from node.contract.plan import Plan
 
-# Asked in this order: the plan's own neighbourhood first, since people know it, then other private ranges.
 ROUTES: Final = Path("/proc/net/route")
+# Asked in this order: the plan's own neighbourhood first, since people know it, then other private ranges.
 RANGES: Final = (IPv4Network("10.64.0.0/10"), IPv4Network("10.128.0.0/9"), IPv4Network("172.16.0.0/12"))
 
 
