@@ -16,6 +16,8 @@ from orchestrator.containers.dockerd import told
 from orchestrator.preparation import failure
 
 TIMEOUT_S: Final = 300.0
+# As the SDK calls it, by whether the engine has begun to answer by then.
+TOO_LONG: Final = (requests.exceptions.ConnectionError, requests.exceptions.Timeout)
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,11 @@ def run(client: DockerClient, image: str, labels: Mapping[str, str], errand: Err
             container.start()
             try:
                 status = int(container.wait(timeout=TIMEOUT_S)["StatusCode"])
-            except requests.exceptions.ConnectionError as error:  # as the SDK calls that it took too long
-                raise HostError(f"`{' '.join(errand.argv)}` did not end within {TIMEOUT_S:g} s") from error
+            except TOO_LONG as error:
+                raise HostError(
+                    f"`{' '.join(errand.argv)}` did not end within {TIMEOUT_S:g} s",
+                    "see what else this host does, and run it again when that is over",
+                ) from error
             said = [container.logs(stdout=out, stderr=not out) for out in (True, False)]
         finally:
             container.remove(force=True, v=True)
