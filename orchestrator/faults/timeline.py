@@ -143,9 +143,7 @@ class Timeline:
             return
         kind = "fault_started" if step.verb == "start" else "fault_healed"
         self._history.note(kind, fault=step.fault.id, text=step.fault.text, **about)
-        count = len(effect.effective_ns)
-        where = "one node" if count == 1 else f"{count} nodes within {effect.skew_ms:.1f} ms"
-        self._say(f"  {step.fault.id} {_news(step)}, on {where}")
+        self._say(f"  {step.fault.id} {_news(step)}, {_where(effect)}")
 
     def _is_silenced(self) -> bool:
         """Whether the aggregator's agent is down on purpose: waiting for its answer would delay its heal."""
@@ -260,6 +258,16 @@ class Timeline:
 def _news(step: Step) -> str:
     whom = ", ".join(few_names(step.fault.targets))
     return f"begins for {whom} ({step.fault.text})" if step.verb == "start" else f"is healed for {whom}"
+
+
+def _where(effect: Effect) -> str:
+    match len(effect.effective_ns):
+        case 0:
+            return "as soon as their agents are back"
+        case 1:
+            return "on one node"
+        case count:
+            return f"on {count} nodes within {effect.skew_ms:.1f} ms"
 
 
 def _patience_s(fault: FaultPlan, phase: Phase) -> float:

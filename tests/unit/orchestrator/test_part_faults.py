@@ -11,6 +11,7 @@ import pytest
 from node.contract import ShoalError, UsageError
 from node.contract.plan import FaultPlan, Plan, When
 from orchestrator.faults import schedule, timeline
+from orchestrator.faults.fault import Effect
 from orchestrator.planning import plan, scenario
 from tests.unit.orchestrator.test_schedule import after, done, event, plan_of, round_, verified
 from tests.unit.orchestrator.test_timeline import Lab, Make, make, slowing, stopped
@@ -331,6 +332,18 @@ def test_a_node_that_comes_back_after_a_partition_is_whole_again(make: Make) -> 
     assert lab.cut_at("w01") == set()
     assert ("put_links", "w01", "") in lab.fleet.calls
     assert ("dead", "heal", True) in told(lab)
+
+
+@pytest.mark.parametrize(
+    ("effective_ns", "said"),
+    [
+        ({}, "as soon as their agents are back"),
+        ({"w01": 5}, "on one node"),
+        ({"w01": 1_000_000, "w02": 3_500_000}, "on 2 nodes within 2.5 ms"),
+    ],
+)
+def test_where_a_fault_took_effect(effective_ns: dict[str, int], said: str) -> None:
+    assert timeline._where(Effect(0, effective_ns, {})) == said
 
 
 def test_while_the_aggregators_agent_is_down_it_is_asked_for_nothing(make: Make) -> None:
