@@ -128,12 +128,12 @@ def _check_order(one: Wanted, by_id: Mapping[str, Wanted]) -> None:
     start, heal = one.start, one.heal
     if heal is None:
         return
-    if heal.kind == "round" and heal.round <= (first := _earliest_round(start, one, by_id)):
+    if heal.kind == "round" and heal.round <= (first := earliest_round(start, one, by_id)):
         began = f"it does not begin before round {first}" if start.kind != "time" else "round 1 has opened"
         raise one.item.required("heal").error(
             f"it would be healed in round {heal.round}, and {began}", "heal it later, or begin it sooner"
         )
-    if heal.kind == "within" and _comes_before(heal, start, _earliest_round(start, one, by_id)):
+    if heal.kind == "within" and _comes_before(heal, start, earliest_round(start, one, by_id)):
         raise one.item.required("heal").error(
             f"it would be healed in round {heal.round}, before it begins", "heal it later, or begin it sooner"
         )
@@ -176,7 +176,7 @@ def _names(one: Wanted) -> Sequence[str]:
     return [when.fault for when in (one.start, one.heal) if when is not None and when.fault is not None]
 
 
-def _earliest_round(when: When, of: Wanted, by_id: Mapping[str, Wanted]) -> int:
+def earliest_round(when: When, of: Wanted, by_id: Mapping[str, Wanted]) -> int:
     """The first round that may be open at that moment; there is no circle any more."""
     match when.kind:
         case "round" | "within":
@@ -184,10 +184,10 @@ def _earliest_round(when: When, of: Wanted, by_id: Mapping[str, Wanted]) -> int:
         case "after":
             assert when.fault is not None
             other = by_id[when.fault]
-            begun = _earliest_round(other.start, other, by_id)
-            return max(begun, _earliest_round(other.heal, other, by_id)) if other.heal else begun
+            begun = earliest_round(other.start, other, by_id)
+            return max(begun, earliest_round(other.heal, other, by_id)) if other.heal else begun
         case "lasting":
-            return _earliest_round(of.start, of, by_id)
+            return earliest_round(of.start, of, by_id)
         case "time":
             return 1
 

@@ -12,7 +12,7 @@ from node.contract.plan import FaultPlan, LinkPlan, NodePlan
 from orchestrator import nearest, units
 from orchestrator.faults import clashes, partitions
 from orchestrator.faults.partitions import Deaf
-from orchestrator.faults.reading import LONGEST_S, Wanted
+from orchestrator.faults.reading import LONGEST_S, Wanted, earliest_round
 from orchestrator.planning import rules, targets
 from orchestrator.planning.document import Item
 from orchestrator.planning.keys import KEYS, PARTS, section
@@ -58,6 +58,10 @@ class Ground:
 
 def resolve(wanted: Sequence[Wanted], ground: Ground) -> tuple[FaultPlan, ...]:
     faults = tuple(_RESOLVE[one.kind](one, ground) for one in wanted)
+    by_id = {one.id: one for one in wanted}
+    for one, fault in zip(wanted, faults, strict=True):
+        if ground.aggregator in fault.parts:
+            _check_aggregator(one, fault.parts[ground.aggregator], by_id)
     clashes.check(wanted, faults, ground.nodes)
     return faults
 
@@ -218,8 +222,6 @@ def _parts(one: Wanted, ground: Ground) -> FaultPlan:
             "it does not say whom it hits", f"write for example: {one.kind}: {{targets: one}}"
         )
     hit = {name: _parts_of(one, part, ground.node(name)) for name in about}
-    if ground.aggregator in hit:
-        _check_aggregator(one, hit[ground.aggregator])
     return replace(_plan(one, about, {}, {}), parts=hit)
 
 
@@ -231,15 +233,17 @@ def _parts_of(one: Wanted, part: str, node: NodePlan) -> tuple[str, ...]:
     return (part,)
 
 
-def _check_aggregator(one: Wanted, parts: Sequence[str]) -> None:
+def _check_aggregator(one: Wanted, parts: Sequence[str], by_id: Mapping[str, Wanted]) -> None:
     """Whether the rounds can go on: without it no round ends, nor is it heard that one is due."""
     said = f"the aggregator's node without {' and '.join(parts)}"
     if one.heal is None:
         raise one.item.error(f"no round would end with {said}", 'say how long, as in for: "10 s"')
     is_in_same = (one.start.kind, one.start.round) == ("within", one.heal.round)
-    if one.heal.kind == "round" or (one.heal.kind == "within" and not is_in_same):
+    waits = one.heal.kind == "round" or (one.heal.kind == "within" and not is_in_same)
+    awaited = earliest_round(one.heal, one, by_id)  # perhaps by way of the fault that it comes after
+    if waits or (one.start.kind in ("round", "within") and awaited > one.start.round):
         raise one.item.required("heal").error(
-            f"round {one.heal.round} would never begin with {said}", 'let it end by time, as in for: "10 s"'
+            f"round {awaited} would never begin with {said}", 'let it end by time, as in for: "10 s"'
         )
 
 

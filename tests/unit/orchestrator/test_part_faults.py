@@ -88,6 +88,13 @@ def test_a_restart_is_over_at_once_and_others_may_come_after_it(load: Load) -> N
         (["kill: agg, at: round 2"], "no round would end with the aggregator's node without aggregator"),
         (["kill: {targets: agg, part: agent}, at: round 2, heal: round 3"], "round 3 would never begin"),
         (["pause: agg, at: round 2, heal: round 2 + 3 s"], "round 2 would never begin"),
+        (
+            [
+                "kill: agg, name: dead, at: round 2, heal: after other + 1 s",
+                "pause: w01, name: other, at: round 2, heal: round 4",
+            ],
+            "faults[0].heal: round 4 would never begin",
+        ),
         (["kill: w01, at: round 3 + 2 s, heal: round 3 + 1 s"], "it would be healed in round 3, before it"),
         (["kill: w01, at: round 3, heal: round 2 + 1 s"], "it would be healed in round 2, before it"),
         (["kill: w01, at: round 9 + 1 s"], "there is no round 9"),
@@ -174,6 +181,8 @@ def test_faults_that_do_not_meet_or_may_not_are_let_through(load: Load, one: str
 def test_a_moment_within_a_round_that_fits(load: Load) -> None:
     (fault,) = load("pause: agg, at: round 2 + 1 s, heal: round 2 + 3 s").faults
     assert (fault.start, fault.heal) == (When("within", 1.0, 2), When("within", 3.0, 2))
+    other = "pause: w01, name: other, at: round 1, heal: round 2"
+    assert len(load(other, "kill: agg, at: round 2 + 1 s, heal: after other + 5 s").faults) == 2
 
 
 # -- the timetable
