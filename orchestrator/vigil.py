@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from node.contract import ExitCode, ShoalError, UsageError
-from node.contract.plan import Plan
+from node.contract.plan import Plan, When
 from orchestrator import progress
 from orchestrator.history import Event, History
 
@@ -88,7 +88,14 @@ class Vigil:
         """For how long a fault may keep the aggregator's node from telling anything."""
         aggregators = {node.name for node in self._plan.nodes if "aggregator" in node.roles}
         hit = [fault for fault in self._plan.faults if aggregators & fault.parts.keys()]
-        return max((fault.heal.seconds for fault in hit if fault.heal is not None), default=0.0)
+        return max((self._seconds_until(fault.heal) for fault in hit), default=0.0)
+
+    def _seconds_until(self, when: When | None) -> float:
+        """As far as the plan tells; what comes after another fault waits for that as well."""
+        if when is None:
+            return 0.0
+        awaited = next((fault.heal for fault in self._plan.faults if fault.id == when.fault), None)
+        return when.seconds + self._seconds_until(awaited)
 
     def _nodes_with(self, kind: str) -> set[str]:
         return {event["node"] for event in self._history.events if event["kind"] == kind}

@@ -124,13 +124,17 @@ def test_a_daemon_that_a_fault_has_killed_is_no_loss(tmp_path: Path) -> None:
     one.history.close()
 
 
-def test_an_absence_that_is_planned_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("heal", [When("lasting", 0.2), When("after", 0.15, fault="other")])
+def test_an_absence_that_is_planned_is_waited_for(
+    heal: When, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ROUND_GRACE_S", "RELEASE_GRACE_S"):
         monkeypatch.setattr(vigil, name, -30.0)  # and the deadline of the plan is 60 s
-    away = FaultPlan(
-        "away", "kill", "", ("agg",), When("time"), When("lasting", 0.2), parts={"agg": ("node",)}
+    away = FaultPlan("away", "kill", "", ("agg",), When("time"), heal, parts={"agg": ("node",)})
+    other = FaultPlan(
+        "other", "pause", "", ("w01",), When("time"), When("lasting", 0.05), parts={"w01": ("trainer",)}
     )
-    one = Watched(tmp_path, away)
+    one = Watched(tmp_path, away, other)
     one.tell("all_ready", "agg", trainers=["w01"])
     with pytest.raises(FleetFailedError, match=r"nothing was heard for 0\.2 s"):
         one.vigil.watch_rounds()
