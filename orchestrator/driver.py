@@ -100,6 +100,12 @@ class Fleet(Protocol):
 
     def ask_prometheus(self, path: str, timeout_s: float) -> bytes: ...
 
+    def look(self) -> None:
+        """A round was closed: a moment to see what nodes take; returns at once."""
+
+    def memory_bytes(self) -> Mapping[str, float]:
+        """The most that was seen so, by node; empty where the agents see their nodes' parts themselves."""
+
     def pages(self) -> Mapping[str, str]:
         """What a person may look at while the fleet lives: name → URL."""
 

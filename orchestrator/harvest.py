@@ -37,6 +37,7 @@ def counters(plan: Plan, fleet: Fleet) -> Counters:
     return {
         "end": {name: found["data"] for name, found in received.items() if "data" in found},
         **({"memory": known} if known else {}),
+        **({"containers": dict(containers)} if (containers := fleet.memory_bytes()) else {}),
     }
 
 

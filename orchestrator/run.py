@@ -113,6 +113,8 @@ class Run:
         """A node that is ready keeps to the limits of its class from now on."""
         if event["kind"] in ("trainer_ready", "all_ready") and self._fleet is not None:
             self._fleet.limits.begin(event["node"])
+        if event["kind"] == "round_closed" and self._fleet is not None:
+            self._fleet.look()
         self._emulation.heard(event)
 
     def _tell_event(self, event: Event) -> None:

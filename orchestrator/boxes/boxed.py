@@ -105,6 +105,12 @@ class BoxedFleet:
         gate = self._nodes.gate
         return gate.get(LOOPBACK, PROMETHEUS_PORT, path, headers={}, timeout_s=timeout_s)[0]
 
+    def look(self) -> None:
+        """The agents see all parts' memory themselves."""
+
+    def memory_bytes(self) -> Mapping[str, float]:
+        return {}
+
     def pages(self) -> Mapping[str, str]:
         return {"Prometheus": self._door.url} if self._door is not None else {}
 

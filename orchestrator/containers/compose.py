@@ -36,6 +36,7 @@ from orchestrator.containers.engine import Engine
 from orchestrator.containers.errand import Errand
 from orchestrator.containers.images import Images
 from orchestrator.containers.look import Look
+from orchestrator.containers.memory import Memory
 from orchestrator.containers.sharing import Owner
 from orchestrator.driver import Answer, DriverName, Job, Say
 from orchestrator.gate import Gate, GateError
@@ -43,6 +44,7 @@ from orchestrator.monitoring import grafana, prometheus
 from orchestrator.preparation import write_secret
 
 LOOPBACK: Final = "127.0.0.1"
+HEALTHY_S: Final = 60.0
 
 
 class ComposeDriver:
@@ -105,6 +107,9 @@ class ComposeFleet:
         self._deaths = Deaths(containers.tail, self.parts.explains, job.ended, job.say)
         self.limits = container_limits.limits(job.plan.nodes, containers, engine.client, images.node)
         self.secrets = SECRETS
+        self._memory = Memory(
+            {node.name: compose_file.parts(node) for node in job.plan.nodes}, containers.memory_bytes
+        )
         self._file = job.directory / compose_file.FILE
 
     def try_links(self, wanted: str) -> str:
@@ -189,8 +194,7 @@ class ComposeFleet:
         self._up()
         self.limits.enforce()
         self._watch = self._containers.watch(self._died)
-        self._containers.check_alive()
-        # Who asks through it before it listens is told so, and asks again.
+        self._containers.wait_healthy({"gate", "prometheus"}, HEALTHY_S)
         self._gate = Gate((LOOPBACK, self._port("gate", GATE_PORT)), self._gate_token)
 
     def ask(
@@ -223,12 +227,20 @@ class ComposeFleet:
             "docker": dockerd.facts(self._client, [image for image in images if image is not None]),
         }
 
+    def look(self) -> None:
+        self._memory.look()
+
+    def memory_bytes(self) -> Mapping[str, float]:
+        self._memory.close()
+        return self._memory.most_bytes()
+
     def leave(self) -> None:
         self._is_leaving = True
 
     def close(self) -> None:
         """Take the last of it, while the containers are still there."""
         self.leave()
+        self._memory.close()
         if self._watch is not None:
             self._watch.close()
         self.limits.close()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from docker import DockerClient
 from docker.models.containers import Container
@@ -33,6 +33,7 @@ MISCOUNTED: Final = (
 )
 MOST_THREADS: Final = 8
 TAIL_LINES: Final = 8
+LOOP_RESTARTS: Final = 2  # once may be bad luck
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Seen:
     id: str
     node: str
     part: str
-    status: str  # the engine's own word: created, running, paused, exited, dead
+    status: str  # the engine's own word: created, running, paused, restarting, exited, dead
 
     @property
     def name(self) -> str:
@@ -74,12 +75,31 @@ class Containers:
         """All of them, also those that have ended, in order of name."""
         return sorted((seen(one) for one in self._found({})), key=lambda one: one.name)
 
+    def wait_healthy(self, names: Collection[str], timeout_s: float) -> None:
+        """Until these are what their health checks call healthy; whatever ends before is told at once."""
+        deadline = time.monotonic() + timeout_s
+        pause = threading.Event()
+        while True:
+            self.check_alive()
+            waiting = {one.name for one in self.all() if one.name in names and not self._is_healthy(one)}
+            waiting |= set(names) - {one.name for one in self.all()}
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                first = min(waiting)
+                raise HostError(f"{first} is not ready after {timeout_s:g} s; {self._said(first)}")
+            pause.wait(POLL_S)
+
     def check_alive(self) -> None:
-        """HostError with its last words when one has ended: nothing starts it again."""
+        """HostError with its last words when one has ended, or is started again and again."""
         for one in self.all():
             if one.status in ("exited", "dead"):
                 code = self._inspect(one.id)["State"].get("ExitCode")
                 raise HostError(f"the container of {one.name} ended with {code}; {self._said(one.name)}")
+            if one.status == "restarting" or self._restarts(one) > LOOP_RESTARTS:
+                raise HostError(
+                    f"the container of {one.name} is started again and again; {self._said(one.name)}"
+                )
 
     def watch(self, heard: Callable[[Death], None]) -> Watch:
         """Tell every death from now on, in a thread, until the watch is closed."""
@@ -87,6 +107,12 @@ class Containers:
         with told("its events"):
             stream = self._client.events(decode=True, filters=filters)
         return Watch(stream, heard)
+
+    def memory_bytes(self, node: str, part: str) -> int:
+        """What it takes now."""
+        with told(f"{node}-{part}"):
+            stats = self.one(node, part).stats(stream=False, one_shot=True)
+        return memory_bytes(cast("Mapping[str, Any]", stats))  # of a stream there is no question
 
     def tail(self, node: str, part: str, lines: int = TAIL_LINES) -> str:
         """The last lines that it said."""
@@ -168,6 +194,12 @@ class Containers:
             found: Mapping[str, Any] = self._client.api.inspect_container(container)
         return found
 
+    def _is_healthy(self, one: Seen) -> bool:
+        return (self._inspect(one.id)["State"].get("Health") or {}).get("Status") == "healthy"
+
+    def _restarts(self, one: Seen) -> int:
+        return int(self._inspect(one.id)["RestartCount"])
+
     def _said(self, name: str) -> str:
         for one in self._found({}):
             if seen(one).name == name:
@@ -214,6 +246,14 @@ class Watch:
 def seen(container: Container) -> Seen:
     labels = container.attrs["Labels"] or {}  # what a sparse answer has
     return Seen(str(container.id), labels.get(NODE, ""), labels.get(PART, ""), container.status)
+
+
+def memory_bytes(stats: Mapping[str, Any]) -> int:
+    """Without the pages of files that nobody uses any more, which the engine counts; 0 when it has ended."""
+    memory = stats["memory_stats"]
+    details = memory.get("stats") or {}
+    idle_bytes = details.get("total_inactive_file", details.get("inactive_file", 0))  # cgroup v1, v2
+    return max(0, int(memory.get("usage", 0)) - int(idle_bytes))
 
 
 def is_guest(container: Container) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +22,7 @@ def report(plan: Plan, found: Mapping[str, Any]) -> str:
         ("round: first, median, p95", ", ".join(number(seconds[k], "s") for k in ("first", "median", "p95"))),
         ("round / longest training", number(found["overhead_ratio"])),
         ("bytes on the wire / model", number(found["wire_bytes_ratio"])),
-        (
-            "memory of a worker",
-            number(found["worker_memory_bytes"] and found["worker_memory_bytes"] / 1e6, "MB"),
-        ),
+        ("memory of a worker", memory_said(plan, found)),
         ("start-up", number(found["startup_seconds"], "s")),
         ("IPFS", str(found["ipfs_engine"])),
         *network_rows(found),
@@ -63,6 +61,15 @@ def fault_said(fault: Mapping[str, Any]) -> str:
         f"{phase} {'verified' if yes else 'NOT verified'}" for phase, yes in phases.items() if yes is not None
     ]
     return f"{', '.join(few_names(fault['nodes']))}: {', '.join(seen)}"
+
+
+def memory_said(plan: Plan, found: Mapping[str, Any]) -> str:
+    """Its parts' own; where nobody may see that, what their containers take, which is another figure."""
+    seen = found["container_memory_bytes"] or {}
+    workers = [seen[node.name] for node in plan.nodes if "trainer" in node.roles and node.name in seen]
+    if found["worker_memory_bytes"] is None and workers:
+        return f"{number(statistics.median(workers) / 1e6, 'MB')}, as its containers are charged"
+    return number(found["worker_memory_bytes"] and found["worker_memory_bytes"] / 1e6, "MB")
 
 
 def number(value: float | None, unit: str = "") -> str:

@@ -60,6 +60,8 @@ KEYS: Final = {
     "record, / (2 x workers x bytes of the model file x rounds in between)",
     "worker_memory_bytes": "median over workers of the sum of their parts' peaks of proportional set size",
     "fleet_memory_bytes": "sum over all parts of all nodes of their peaks of proportional set size",
+    "container_memory_bytes": "by node, what the engine counts for its containers together, without pages "
+    "of files that the kernel may drop: the most that was seen as rounds closed; null in a box",
     "startup_seconds": "from the start of the run until all workers ask for work",
     "time_to_accuracy_seconds": "from the opening of round 1 to the first record at which the check of "
     "final_accuracy held; null without such a check, or when it never did",
@@ -71,6 +73,7 @@ KEYS: Final = {
 MAY_BE_NULL: Final = {
     "failure",
     "limits",
+    "container_memory_bytes",
     "repeatable_reason",
     "time_to_accuracy_seconds",
     "calibration",
@@ -87,7 +90,8 @@ def figures(
 ) -> dict[str, Any]:
     """What can be computed of a run; what was not observed is null.
 
-    counters: bytes received on `data` by node at the end (`end`), and peaks of memory by node (`memory`).
+    counters: bytes received on `data` by node at the end (`end`), and the most memory that was seen, by node:
+    by its agent (`memory`), by a container engine (`containers`).
     calibration: calibration.json. lateness: of all holders together.
     """
     by_record: dict[str, Event] = {}
@@ -116,6 +120,7 @@ def figures(
         "wire_bytes_ratio": wire_ratio(plan, history, counters),
         "worker_memory_bytes": worker_memory(plan, counters.get("memory", {})),
         "fleet_memory_bytes": sum(counters["memory"].values()) if "memory" in counters else None,
+        "container_memory_bytes": dict(counters["containers"]) if "containers" in counters else None,
         "startup_seconds": between(history, "run_started", "all_ready"),
         "time_to_accuracy_seconds": time_to_accuracy(plan, history, completed),
         "inference_seconds": finished

@@ -126,6 +126,42 @@ def test_deaths_are_heard_with_status_and_cause(place: Place) -> None:
     assert heard.empty()
 
 
+def test_what_a_container_takes_is_what_it_took(place: Place) -> None:
+    held = "import time; mine = bytearray(64 << 20); print('taken', flush=True); time.sleep(600)"
+    container = place.add("w01", "trainer", ["python3", "-c", held])
+    place.wait(lambda: b"taken" in container.logs())
+    assert 64 << 20 <= place.mine.memory_bytes("w01", "trainer") < 128 << 20
+
+
+def test_health_is_waited_for_and_whoever_ends_before_is_told_at_once(place: Place) -> None:
+    check = {"test": ["CMD", "test", "-e", "/tmp/ready"], "interval": 200_000_000}
+    place.add("", "gate", ["sh", "-c", "sleep 0.5; : > /tmp/ready; exec sleep 600"], healthcheck=check)
+    place.mine.wait_healthy({"gate"}, WAIT_S)
+    place.add("", "prometheus", SLEEP, healthcheck=check)
+    with pytest.raises(HostError, match=r"prometheus is not ready after 0\.1 s"):
+        place.mine.wait_healthy({"gate", "prometheus"}, 0.1)
+    place.add("w01", "ipfs", ["sh", "-c", "echo no room for blocks; exit 5"])
+    with pytest.raises(HostError, match=r"w01-ipfs ended with 5; it said last:\nno room for blocks$"):
+        place.mine.wait_healthy({"gate", "prometheus"}, WAIT_S)
+
+
+def test_one_that_restarts_in_a_loop_is_told_with_its_last_words(place: Place) -> None:
+    always = {"Name": "always"}
+    container = place.add(
+        "w01", "ipfs", ["sh", "-c", "echo cannot read the key; exit 1"], restart_policy=always
+    )
+
+    def restarts() -> int:
+        container.reload()
+        return int(container.attrs["RestartCount"])
+
+    place.wait(lambda: restarts() > 2)
+    with pytest.raises(
+        HostError, match=r"w01-ipfs is started again and again; it said last:\n(.|\n)*read the key$"
+    ):
+        place.mine.check_alive()
+
+
 def test_everything_of_the_run_is_removed_and_nothing_else(place: Place) -> None:
     labels = place.mine.labels
     other = Containers(place.client, place.mine.run, f"{place.mine.fleet}-2")  # the same ID, another run

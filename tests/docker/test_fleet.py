@@ -215,6 +215,9 @@ def test_it_heals_holds_and_leaves_nothing(fleet: Fleet, client: docker.DockerCl
     }
     # Its summands are not all known, so there is no sum.
     assert results["fleet_memory_bytes"] is None
+    taken = results["container_memory_bytes"]
+    assert set(taken) == {node["name"] for node in fleet.run.plan()["nodes"]}
+    assert all(100e6 < one < 2e9 for one in taken.values()), taken
     assert traces(client, fleet.name) == []
     assert not Path(hidden).exists()
     assert list((fleet.run.directory / "series").glob("shoal_round*"))

@@ -22,6 +22,8 @@ class FakeContainer:
     labels_said: dict[str, str]
     status: str = "running"
     exit_code: int = 0
+    restarts: int = 0
+    health: str | None = None
     said: bytes = b""
     stubborn: APIError | None = None  # what it answers to its removal
 
@@ -94,7 +96,8 @@ class FakeApi:
     def inspect_container(self, container: str) -> dict[str, Any]:
         for one in self._engine.kept:
             if one.id == container:
-                return {"State": {"ExitCode": one.exit_code}}
+                health = {} if one.health is None else {"Health": {"Status": one.health}}
+                return {"State": {"ExitCode": one.exit_code, **health}, "RestartCount": one.restarts}
         raise refusal(404, f"No such container: {container}")
 
 

@@ -67,6 +67,27 @@ def test_one_that_has_ended_is_told_with_its_last_words(engine: FakeEngine, mine
     assert rest == [f"line {number}" for number in range(12, 20)]
 
 
+@pytest.mark.parametrize("about", [{"status": "restarting"}, {"restarts": 3}])
+def test_one_that_restarts_in_a_loop_is_told_with_its_last_words(
+    about: dict[str, Any], engine: FakeEngine, mine: Containers
+) -> None:
+    part(engine, mine, "w01", "ipfs", said=b"no such file\n", **about)
+    with pytest.raises(HostError, match=r"w01-ipfs is started again and again; it said last:\nno such file$"):
+        mine.check_alive()
+
+
+def test_waiting_for_health_ends_with_it_or_says_who_is_not_ready(
+    engine: FakeEngine, mine: Containers
+) -> None:
+    part(engine, mine, "", "prometheus", health="healthy")
+    part(engine, mine, "", "gate", health="starting", said=b"reading the token\n")
+    mine.wait_healthy({"prometheus"}, 0)
+    with pytest.raises(HostError, match="gate is not ready after 0 s; it said last:\nreading the token"):
+        mine.wait_healthy({"prometheus", "gate"}, 0)
+    with pytest.raises(HostError, match="grafana is not ready after 0 s; it is not there"):
+        mine.wait_healthy({"prometheus", "grafana"}, 0)
+
+
 def test_removing_leaves_nothing_of_the_run_and_all_of_others(engine: FakeEngine, mine: Containers) -> None:
     other = foreign(engine)
     for name in ("agent", "ipfs"):
@@ -115,6 +136,16 @@ def test_deaths_are_heard_with_what_killed(engine: FakeEngine, mine: Containers)
     heard: list[Death] = []
     mine.watch(heard.append).close()
     assert heard == [Death("w02", "trainer", 137, False), Death("w01", "trainer", 137, True)]
+
+
+@pytest.mark.parametrize("idle", ["total_inactive_file", "inactive_file"])  # cgroup v1, v2
+def test_memory_that_the_kernel_may_drop_is_not_taken(idle: str) -> None:
+    stats = {"memory_stats": {"usage": 5000, "stats": {idle: 2000, "cache": 4000}}}
+    assert containers.memory_bytes(stats) == 3000
+
+
+def test_of_one_that_has_ended_there_are_no_figures_of_memory() -> None:
+    assert containers.memory_bytes({"memory_stats": {}}) == 0
 
 
 def test_subnets_are_told_with_their_networks(engine: FakeEngine) -> None:

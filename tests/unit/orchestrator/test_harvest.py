@@ -24,8 +24,11 @@ ROLES = "".join(
 class Pages:
     """A fleet of whom only the agents' metrics are asked."""
 
-    def __init__(self, pages: Mapping[str, str]) -> None:
-        self._pages = pages
+    def __init__(self, pages: Mapping[str, str], containers: Mapping[str, float]) -> None:
+        self._pages, self._containers = pages, containers
+
+    def memory_bytes(self) -> Mapping[str, float]:
+        return self._containers
 
     def ask(self, node: str, method: str, path: str, body: None, headers: object, timeout_s: float) -> Answer:
         assert (method, path, body) == ("GET", "/metrics", None)
@@ -34,8 +37,8 @@ class Pages:
         return self._pages[node].encode(), {}
 
 
-def counted(pages: Mapping[str, str]) -> harvest.Counters:
-    return harvest.counters(plan_of(), cast(Fleet, Pages(pages)))
+def counted(pages: Mapping[str, str], **containers: float) -> harvest.Counters:
+    return harvest.counters(plan_of(), cast(Fleet, Pages(pages, containers)))
 
 
 def test_memory_is_summed_only_where_the_agent_may_look() -> None:
@@ -48,6 +51,10 @@ def test_memory_is_summed_only_where_the_agent_may_look() -> None:
 
 def test_where_no_agent_may_look_no_memory_is_known() -> None:
     assert "memory" not in counted({node.name: PAGE for node in plan_of().nodes})
+
+
+def test_what_the_driver_saw_is_taken_along() -> None:
+    assert counted({}, w01=3e8) == {"end": {}, "containers": {"w01": 3e8}}
 
 
 def test_who_does_not_answer_is_left_out() -> None:

@@ -129,10 +129,20 @@ def test_the_figures_of_a_whole_run() -> None:
     # 8,800 bytes came in, for two rounds of two workers that take and give 1,000 each.
     assert found["wire_bytes_ratio"] == pytest.approx(1.1)
     assert found["worker_memory_bytes"] == 2e8
+    assert found["container_memory_bytes"] is None
     assert found["startup_seconds"] == 8.0
     assert found["time_to_accuracy_seconds"] == 13.0
     assert found["inference_seconds"] == {"1": 0.002, "32": 0.008}
     assert found["rounds"][0]["updates"]["w02"]["train_s"] == 2.0
+
+
+def test_memory_of_containers_is_told_where_nothing_better_is_known() -> None:
+    seen = {"agg": 9e8, "w01": 4e8, "w02": 5e8}
+    found = results.figures(plan(), HISTORY, {"end": COUNTERS["end"], "containers": seen})
+    assert found["container_memory_bytes"] == seen
+    assert report.memory_said(plan(), found) == "450 MB, as its containers are charged"
+    assert report.memory_said(plan(), results.figures(plan(), HISTORY, COUNTERS)) == "200 MB"
+    assert report.memory_said(plan(), results.figures(plan(), HISTORY, {})) == "not known"
 
 
 def test_what_was_not_observed_is_null() -> None:
