@@ -80,7 +80,8 @@ def wait_ready(
             last = "\n  ".join(log.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
             what = f"ended with {status}" if status is not None else f"was not ready within {timeout_s:g} s"
             raise HostError(
-                f"{server.name} {what}. It said last:\n  {last}", f"it was started on {server.url}"
+                f"{server.name}, started on {server.url}, {what}. It said last:\n  {last}",
+                "run it again, in case that another program has just taken its port",
             )
         time.sleep(PROBE_S)
 

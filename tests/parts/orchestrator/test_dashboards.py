@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,7 +198,10 @@ def test_a_grafana_that_does_not_start(run: Path, tmp_path: Path) -> None:
     with command(tmp_path, run, SHOAL_GRAFANA=str(program)) as process:
         said, _ = process.communicate(timeout=WAIT_S)
     assert process.returncode == 69
-    assert "Grafana ended with 3. It said last:\n  no room for me" in said
+    assert re.search(
+        r"Grafana, started on http://\S+, ended with 3\. It said last:\n  no room for me\n  run it again",
+        said,
+    )
 
 
 def test_what_cannot_be_shown(run: Path, tmp_path: Path) -> None:
