@@ -60,13 +60,13 @@ class Images:
 def ensure(say: Say, way: Way | None = None) -> Images:
     """All images, made or fetched where they are not at hand; HostError when that cannot be."""
     with engine.found() as found:
-        images = Workshop(found, say)
-        settled = way or images.settled()
-        made = images.at_hand(settled) if settled else None
+        workshop = Workshop(found, say)
+        settled = way or workshop.settled()
+        made = workshop.at_hand(settled) if settled else None
         if made is None:
             with alone(say):
-                chosen = way or images.settled() or images.choose()
-                made = images.at_hand(chosen) or images.make(chosen)
+                chosen = way or workshop.settled() or workshop.choose()
+                made = workshop.at_hand(chosen) or workshop.make(chosen)
         return made
 
 
