@@ -8,6 +8,7 @@ from typing import Literal
 DelayEngine = Literal["netem", "hold", "none"]  # none: nothing is delayed
 JitterKind = Literal["normal", "pareto", "table"]
 CutHow = Literal["drop", "reject"]
+Waking = Literal["first", "soon", "in turn"]
 
 MOST_PEERS = 1022
 
@@ -118,6 +119,7 @@ class InForce:
     gso_max_segs: int
     applied_ms: float  # what applying the table took; 0 for GET
     lateness: Lateness | None = None
+    waking: Waking | None = None  # how the kernel lets the holder in when others want to run as well
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from node.contract import ShoalError
-from node.contract.links import Lateness
+from node.contract.links import Lateness, Waking
 from node.contract.schema import from_json, to_json
-from node.links import nfqueue, priority
+from node.links import nfqueue
 from node.links.delays import floor_ns, link_random
 from node.links.held import LatenessCount
 from node.links.incoming import HeldLink, HeldState, Link
 from node.links.nfqueue import Mailbox, Queue
-from node.links.priority import Waking
+from node.links.priority import Priority
 from node.links.queue_messages import LARGE_BYTES, SMALL_BYTES
 
 LONGEST_PAUSE_NS: Final = 2_000_000
@@ -74,7 +74,7 @@ class Holding:
         self._address = ""
         self._pause_ns = 0
         self._grain_ns = LEAST_GRAIN_NS
-        self._waking: Waking = priority.run_soon_after_waking()
+        self._priority = Priority()
 
     def run(self) -> int:
         read_ns = released_ns = 0
@@ -174,7 +174,7 @@ class Holding:
     def _state(self) -> HoldState:
         counts = nfqueue.counts()
         links = tuple(link.state(counts) for link in self._links.values())
-        return HoldState(links, self._late.read(), self._waking)
+        return HoldState(links, self._late.read(), self._priority.waking)
 
 
 def run(orders: int, answers: int) -> int:

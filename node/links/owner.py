@@ -96,6 +96,7 @@ class Links:
             gso_max_segs=gso_max_segs,
             applied_ms=0.0,
             lateness=seen.held.lateness if seen.held is not None else None,
+            waking=seen.held.waking if seen.held is not None else None,
         )
 
     async def cut(self, cut: Cut, at_mono_ns: int) -> CutDone:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from node.contract.plan import NodePlan, Plan
 from node.contract.settings import AGENT_PORT, IPFS_PORT, ROLE_PORT
@@ -18,6 +18,7 @@ FILE: Final = "compose.yaml"
 PROFILES_FILE: Final = ".env"  # read by Compose beside its file
 PROFILES: Final = "COMPOSE_PROFILES=observability\n"
 MOST_SHARES: Final = 262_144  # the usual are 1024
+Way = Literal["asked", "raised"]
 RT_PERIOD_US: Final = 100_000  # short, so that whoever has used up its share waits but little
 
 
@@ -38,9 +39,14 @@ class PartLimit:
 
 @dataclass(frozen=True)
 class RealTime:
-    """How agents may have the least of the real-time priorities."""
+    """How agents' holders of packets get the least of the real-time priorities.
 
-    runtime_us: int | None  # of each period, where the kernel shares real time out by groups
+    `asked`: agents may ask for it by themselves, which a resource limit allows. `raised`: only the holders of
+    packets get it, by node/links/raiser.py in the container that keeps the namespaces.
+    """
+
+    way: Way
+    runtime_us: int | None = None  # of each period, where the kernel shares real time out by groups
 
 
 @dataclass(frozen=True)
@@ -117,8 +123,7 @@ def _head(plan: Plan, site: Site) -> list[str]:
         "x-holder: &holder",
         "  <<: *any",
         "  init: true",
-        "  entrypoint: [sleep]",
-        "  command: [infinity]",
+        *_keeping(site.real_time),
         f"  sysctls: {quoted(sysctls)}",
         "",
         "# Root, because capabilities that are given to anybody else have no effect; it shapes the links.",
@@ -134,11 +139,25 @@ def _head(plan: Plan, site: Site) -> list[str]:
     ]
 
 
+def _keeping(found: RealTime | None) -> list[str]:
+    """What keeps the namespaces. That must go on, whatever becomes of the raiser."""
+    if found is None or found.way != "raised":
+        return ["  entrypoint: [sleep]", "  command: [infinity]"]
+    return [
+        "  # But one thing: it gives the process that holds packets real-time priority; the agent may not.",
+        '  user: "0:0"',
+        "  cap_add: [SYS_NICE]",
+        "  entrypoint: [sh, -c]",
+        '  command: ["python3 -m node.links.raiser; exec sleep infinity"]',
+    ]
+
+
 def _real_time(found: RealTime | None) -> list[str]:
     if found is None:
         return []
+    asked = ["  ulimits: {rtprio: 1}"] if found.way == "asked" else []
     shared = [f"  cpu_rt_period: {RT_PERIOD_US}", f"  cpu_rt_runtime: {found.runtime_us}"]
-    return ["  ulimits: {rtprio: 1}", *(shared if found.runtime_us is not None else [])]
+    return [*asked, *(shared if found.runtime_us is not None else [])]
 
 
 def _node(node: NodePlan, site: Site) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from docker import DockerClient
 from docker.types import Ulimit
@@ -12,7 +13,7 @@ from docker.types import Ulimit
 from node.contract import ShoalError
 from orchestrator import transport
 from orchestrator.containers import errand
-from orchestrator.containers.compose_file import RT_PERIOD_US, RealTime
+from orchestrator.containers.compose_file import RT_PERIOD_US, RealTime, Way
 from orchestrator.containers.errand import Errand
 
 NOBODY: Final = "65534:65534"
@@ -22,12 +23,27 @@ import json, pathlib, sys
 files = {name: pathlib.Path("/proc/sys/net/ipv4", name) for name in sys.argv[1:]}
 print(json.dumps({name: file.read_text().strip() for name, file in files.items() if file.exists()}))
 """
-# As the holder of packets does it, see node/links/priority.py.
+# As it is done for the holder of packets, see node/links/priority.py.
 REAL_TIME: Final = """
 import os
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
 """
-SHARES: Final = (0.9, 0.45)  # of each core, for all agents together; the half, when another fleet lives here
+# Of each core, for all agents together: nothing where it is not shared out, half of it beside another fleet.
+SHARES_US: Final = (None, int(0.9 * RT_PERIOD_US), int(0.45 * RT_PERIOD_US))
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What lets root in a container have real-time priority."""
+
+    ulimits: tuple[Ulimit, ...] = ()
+    capabilities: tuple[str, ...] = ()
+
+
+ALLOWED: Final[Mapping[Way, Allowed]] = {
+    "asked": Allowed(ulimits=(Ulimit(name="rtprio", soft=1, hard=1),)),
+    "raised": Allowed(capabilities=("SYS_NICE",)),
+}
 
 
 class Look:
@@ -40,22 +56,28 @@ class Look:
         return transport.settings(chosen, json.loads(self._answer(asked)))
 
     def real_time(self, agents: int) -> RealTime | None:
-        """How agents may ask to come before all others; nothing where this engine or kernel lets nobody.
+        """How agents' holders may come before all others; nothing where this engine or kernel lets nobody.
 
-        Without a capability: by a resource limit, and where the kernel shares real time out by groups, by
-        each agent's part of it as well.
+        Agents had better ask for it themselves, since then they cut in time, too. Where the kernel shares
+        real time out by groups, each agent needs its part of it.
         """
-        if self._has_real_time({}):
-            return RealTime(None)
-        for share in SHARES:
-            total_us = int(share * RT_PERIOD_US)
-            if self._has_real_time({"cpu_rt_period": RT_PERIOD_US, "cpu_rt_runtime": total_us}):
-                return RealTime(total_us // agents)
+        for total_us in SHARES_US:
+            for way in ALLOWED:
+                if self._is_given(RealTime(way, total_us)):
+                    return RealTime(way, total_us // agents if total_us is not None else None)
         return None
 
-    def _has_real_time(self, more: Mapping[str, Any]) -> bool:
-        limits = [Ulimit(name="rtprio", soft=1, hard=1)]
-        asked = Errand(["python3", "-c", REAL_TIME], user="0:0", more={"ulimits": limits, **more})
+    def _is_given(self, wanted: RealTime) -> bool:
+        shared = {"cpu_rt_period": RT_PERIOD_US, "cpu_rt_runtime": wanted.runtime_us}
+        asked = Errand(
+            ["python3", "-c", REAL_TIME],
+            user="0:0",
+            capabilities=ALLOWED[wanted.way].capabilities,
+            more={
+                "ulimits": list(ALLOWED[wanted.way].ulimits),
+                **(shared if wanted.runtime_us is not None else {}),
+            },
+        )
         try:
             return errand.run(self._client, self._image, self._labels, asked).status == 0
         except ShoalError:  # the engine refuses to start it

@@ -24,7 +24,7 @@ FILES: Final = {
     "results.json": "the verdict, the checks and the figures; orchestrator/verdict/results.py says what each means",
     "report.txt": "the same for people",
     "calibration.json": "links measured before round 1 against what was asked",
-    "links.json": "what each node read back of its links at the end: engine, congestion control, counters",
+    "links.json": "what each node read back of its links at the end: engine, how its holder wakes, counters",
     "series": "every scraped metric, a file for each",
     "logs": "what every part of every node said",
     "chain": "the aggregator's durable state: the newest record's name and the open round",

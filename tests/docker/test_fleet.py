@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import docker
 import pytest
 
 from node.contract.settings import SWARM_PORT
+from node.links.priority import HOLDER_NAME
 from orchestrator.containers.containers import FLEET, NODE, PART
 from orchestrator.monitoring import dashboards
 from tests.docker.traces import traces
@@ -33,6 +35,16 @@ RUN_S: Final = 240.0
 ANSWER_S: Final = 10.0
 ROOT: Final = 0
 NET_ADMIN_AND_RAW: Final = (1 << 12) | (1 << 13)
+SYS_NICE: Final = 1 << 23
+# Of all in the node whose priority is real-time.
+FIRST: Final = """
+import contextlib, os, pathlib
+for file in pathlib.Path("/proc").glob("[0-9]*/comm"):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        if os.sched_getscheduler(int(file.parent.name)) == os.SCHED_FIFO:
+            print(file.read_text(), end="")
+"""
+FIRST_S: Final = 5.0
 CONNECT: Final = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3).close()"
 
 
@@ -119,6 +131,12 @@ class Fleet:
         assert status == 0 or b"timed out" in said, said
         return bool(status == 0)
 
+    @property
+    def first(self) -> str | None:
+        """How holders of packets come first here, in words of the Compose file."""
+        file = (self.run.directory / "compose.yaml").read_text()
+        return next((word for word in ("rtprio", "SYS_NICE") if word in file), None)
+
     def query(self, promql: str) -> list[dict[str, Any]]:
         """Through the port that a person's browser would take."""
         page = re.search(r"watch it: (http://127\.0\.0\.1:\d+) \(Prometheus", self.run.said)
@@ -145,17 +163,57 @@ def fleet(run: Run, client: docker.DockerClient) -> Fleet:
     """After two rounds, while the third is cut."""
 
     def is_cut() -> bool:
-        return any(one["phase"] == "start" for one in run.events("fault_verified"))
+        return any((one["fault"], one["phase"]) == ("cut", "start") for one in run.events("fault_verified"))
 
     run.wait(is_cut)
     return Fleet(run, client)
 
 
 def test_a_cut_is_seen_from_inside(fleet: Fleet) -> None:
-    assert [one["verified"] for one in fleet.run.events("fault_verified")] == [True]
+    assert [one["verified"] for one in fleet.run.events("fault_verified") if one["fault"] == "cut"] == [True]
     assert [fleet.connects("w02", "w01"), fleet.connects("w03", "w01")] == [False, True]
     # Nothing has healed it meanwhile, so what was seen was the cut.
-    assert fleet.run.events("fault_healed") == []
+    assert [one for one in fleet.run.events("fault_healed") if one["fault"] == "cut"] == []
+
+
+def test_holders_of_packets_come_first_and_nobody_else(fleet: Fleet, client: docker.DockerClient) -> None:
+    agents = {name: one for name, one in fleet.containers().items() if name.endswith("-agent")}
+    assert (fleet.first is not None) == may_come_first(client, agents["w01-agent"].image)
+
+    def is_restarted() -> bool:
+        healed = [one["fault"] for one in fleet.run.events("fault_verified") if one["phase"] == "heal"]
+        return "blind" in healed
+
+    fleet.run.wait(is_restarted)  # w03 has its second agent, and with that its second holder
+    wanted = dict.fromkeys(agents, [HOLDER_NAME] if fleet.first is not None else [])
+    deadline = time.monotonic() + FIRST_S
+    while (found := {name: first(one) for name, one in agents.items()}) != wanted:
+        assert time.monotonic() < deadline, found
+
+
+def first(agent: Any) -> list[str]:
+    """The names of whoever has real-time priority in a node."""
+    status, said = agent.exec_run(["python3", "-c", FIRST])
+    assert status == 0, said
+    return sorted(said.decode().split())
+
+
+def may_come_first(client: docker.DockerClient, image: Any) -> bool:
+    """Whether this engine lets anybody, tried by hand; a part of real time, where that is shared out."""
+    chrt = ["chrt", "-f", "1", "true"]
+    for period_us, runtime_us in ((None, None), (100_000, 1_000)):
+        with contextlib.suppress(docker.errors.APIError, docker.errors.ContainerError):
+            client.containers.run(
+                image,
+                chrt,
+                user="0:0",
+                cap_add=["SYS_NICE"],
+                cpu_rt_period=period_us,
+                cpu_rt_runtime=runtime_us,
+                remove=True,
+            )
+            return True
+    return False
 
 
 def test_the_observer_is_not_cut_off(fleet: Fleet) -> None:
@@ -173,8 +231,10 @@ def test_nobody_may_more_than_he_needs(fleet: Fleet) -> None:
         told = one.exec_run(["cat", "/proc/self/status"])[1].decode()
         status = {line.partition(":")[0]: line.partition(":")[2].split() for line in told.splitlines()}
         is_agent = name.endswith("-agent")
-        assert (int(status["Uid"][0]) == ROOT) == is_agent, name
-        assert int(status["CapBnd"][0], 16) == (NET_ADMIN_AND_RAW if is_agent else 0), name
+        is_raiser = name.endswith("-holder") and fleet.first == "SYS_NICE"
+        assert (int(status["Uid"][0]) == ROOT) == (is_agent or is_raiser), name
+        may = NET_ADMIN_AND_RAW if is_agent else SYS_NICE if is_raiser else 0
+        assert int(status["CapBnd"][0], 16) == may, name
         assert status["NoNewPrivs"] == ["1"], name
         assert one.exec_run(["sh", "-c", "touch /opt/x 2>&1"])[0] != 0, name
 
@@ -204,15 +264,15 @@ def test_it_heals_holds_and_leaves_nothing(fleet: Fleet, client: docker.DockerCl
     assert results["driver"] == "compose"
     assert {one["state"] for one in results["checks"]} == {"held"}, fleet.run.said
     doubts = results["network_doubts"]
-    # Where agents may not come first, and these tests keep the cores busy, packets may go too late.
-    if "rtprio" not in (fleet.run.directory / "compose.yaml").read_text():
+    links = json.loads((fleet.run.directory / "links.json").read_text())
+    assert {one["waking"] == "first" for one in links.values()} == {fleet.first is not None}
+    # Where holders may not come first, and these tests keep the cores busy, packets may go too late.
+    if fleet.first is None:
         doubts = [doubt for doubt in doubts if "late beyond the tolerance" not in doubt]
     assert doubts == []
     assert status == (2 if results["network_doubts"] else 0), fleet.run.said
-    assert {one["phase"]: one["verified"] for one in fleet.run.events("fault_verified")} == {
-        "start": True,
-        "heal": True,
-    }
+    verified = {(one["fault"], one["phase"]): one["verified"] for one in fleet.run.events("fault_verified")}
+    assert verified == {(fault, phase): True for fault in ("cut", "blind") for phase in ("start", "heal")}
     # Its summands are not all known, so there is no sum.
     assert results["fleet_memory_bytes"] is None
     taken = results["container_memory_bytes"]

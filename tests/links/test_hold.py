@@ -23,6 +23,8 @@ from node.fork import fork
 from node.links import hold, nfqueue
 from node.links.hold import HeldState, Holder, HolderGoneError
 from node.links.icmp import echo, opened
+from node.links.priority import HOLDER_NAME
+from node.links.raiser import raise_until_ended
 from node.namespace import NodeThread, enter
 from orchestrator.boxes.box import Box, Node
 
@@ -312,6 +314,27 @@ def test_holding_costs_next_to_nothing_while_nothing_is_due(pair: Pair) -> None:
     assert received.result() == []
     assert pair.state().held == 5
     assert processor_s(pair.far.holder) - before < 0.1 * (time.monotonic() - began)
+
+
+def test_a_holder_bears_its_name_and_says_how_it_wakes_now(pair: Pair) -> None:
+    holder = pair.far.holder
+    pair.hold(Shape(latency_ms=5.0))
+    assert holder.pid is not None
+    assert Path(f"/proc/{holder.pid}/comm").read_text() == f"{HOLDER_NAME}\n"
+    may_come_first = os.sched_getscheduler(holder.pid) == os.SCHED_FIFO
+    assert (holder.state().waking == "first") == may_come_first
+    os.sched_setscheduler(holder.pid, os.SCHED_OTHER, os.sched_param(0))
+    assert holder.state().waking != "first"
+    raising = threading.Thread(target=raise_until_ended, args=(holder.pid,))
+    raising.start()
+    if may_come_first:  # else it is told by nobody that it does
+        deadline = time.monotonic() + SOON_S
+        while holder.state().waking != "first":
+            assert time.monotonic() < deadline
+    assert raising.is_alive()
+    holder.stop()
+    raising.join(SOON_S)
+    assert not raising.is_alive()
 
 
 def processor_s(holder: Holder) -> float:

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
 from node.contract.plan import Plan
-from orchestrator.containers.compose_file import Images, PartLimit, RealTime, Site, parts, text
+from orchestrator.containers.compose_file import Images, PartLimit, RealTime, Site, Way, parts, text
 from orchestrator.planning import listing
 from orchestrator.planning.plan import make_plan
 
@@ -46,7 +47,8 @@ def test_it_is_as_it_was() -> None:
     made = text(
         plan(),
         site(
-            real_time=RealTime(18_000), limits={("w01", "trainer"): PartLimit(1 << 30, "/docker/shoal-x/w01")}
+            real_time=RealTime("raised", 18_000),
+            limits={("w01", "trainer"): PartLimit(1 << 30, "/docker/shoal-x/w01")},
         ),
     )
     if os.environ.get("SHOAL_REGENERATE") == "1":
@@ -64,11 +66,13 @@ def test_every_part_of_every_node_is_a_container_in_the_holders_namespaces() -> 
             assert one["labels"]["shoal.part"] == part
 
 
-def test_only_agents_are_root_and_nobody_may_more_than_he_needs() -> None:
-    for name, one in services(grafana="grafana:1").items():
-        is_agent = name.endswith("-agent")
-        assert one["user"] == ("0:1001" if is_agent else "1000:1001"), name
-        assert one.get("cap_add", []) == (AGENT_MAY if is_agent else []), name
+@pytest.mark.parametrize("way", ["asked", "raised"])
+def test_only_agents_are_root_and_nobody_may_more_than_he_needs(way: Way) -> None:
+    nodes = {node.name for node in plan().nodes}
+    for name, one in services(grafana="grafana:1", real_time=RealTime(way)).items():
+        is_agent, is_raiser = name.endswith("-agent"), name in nodes and way == "raised"
+        assert one["user"] == ("0:1001" if is_agent else "0:0" if is_raiser else "1000:1001"), name
+        assert one.get("cap_add", []) == (AGENT_MAY if is_agent else ["SYS_NICE"] if is_raiser else []), name
         assert one["cap_drop"] == ["ALL"], name
         assert one["security_opt"] == ["no-new-privileges"], name
         assert one["read_only"], name
@@ -98,9 +102,17 @@ def test_without_an_image_of_it_there_is_no_grafana() -> None:
 def test_real_time_is_asked_for_only_where_it_is_given() -> None:
     asked = [
         {"ulimits", "cpu_rt_runtime", "cpu_rt_period"} & services(real_time=found)["w01-agent"].keys()
-        for found in (None, RealTime(None), RealTime(18_000))
+        for found in (None, RealTime("asked"), RealTime("asked", 18_000), RealTime("raised", 18_000))
     ]
-    assert asked == [set(), {"ulimits"}, {"ulimits", "cpu_rt_runtime", "cpu_rt_period"}]
+    shares = {"cpu_rt_runtime", "cpu_rt_period"}
+    assert asked == [set(), {"ulimits"}, {"ulimits", *shares}, shares]
+
+
+def test_namespaces_outlive_whoever_raises_in_them() -> None:
+    raising, keeping = (services(real_time=found)["w01"] for found in (RealTime("raised"), None))
+    assert raising["entrypoint"] == ["sh", "-c"]
+    assert raising["command"] == ["python3 -m node.links.raiser; exec sleep infinity"]
+    assert keeping["entrypoint"] + keeping["command"] == ["sleep", "infinity"]
 
 
 def test_a_dollar_is_no_variable() -> None:
