@@ -75,6 +75,7 @@ def test_killed_while_it_comes_up_nothing_is_left_after_down(
     assert traces(client, fleet.name) == []
 
 
+@pytest.mark.long  # test_limited_runs does the same to a run that has control groups as well
 def test_killed_in_mid_run_nothing_is_left_after_the_next_command(
     run: Kept, terminal: Terminal, client: docker.DockerClient
 ) -> None:

@@ -68,7 +68,7 @@ def test_a_run_tells_what_was_limited_and_leaves_no_group(terminal: Terminal) ->
     assert groups_of(fleet) == []
 
 
-def test_killed_in_mid_run_no_group_is_left_after_down(
+def test_killed_in_mid_run_nothing_is_left_after_the_next_command(
     terminal: Terminal, client: docker.DockerClient
 ) -> None:
     process = terminal.start("run", str(LIMITED), "--keep")
@@ -84,6 +84,7 @@ def test_killed_in_mid_run_no_group_is_left_after_down(
     finally:
         process.kill()
         process.communicate()
-    assert terminal.call("down") == (0, "no run is living\n")
+    status, said = terminal.call("exec", "w01", "--", "true")
+    assert (status, "no run is living" in said) == (64, True)
     assert traces(client, fleet) == []
     assert groups_of(fleet) == []
