@@ -29,6 +29,7 @@ WAIT_S = 20.0
 
 def until_term() -> int:
     with Signals(signal.SIGTERM) as signals:
+        print("ready")
         while signal.SIGTERM not in signals.wait(WAIT_S):
             pass
     return 0
@@ -52,6 +53,11 @@ class Node:
     def told(self, kind: str, part: str | None = None) -> list[dict[str, Any]]:
         lines = self.events.path.read_text().splitlines() if self.events.path.exists() else []
         return [e for e in map(json.loads, lines) if e["kind"] == kind and part in (None, e["part"])]
+
+    def is_ready(self, part: str) -> bool:
+        """Whether it would end in order by now."""
+        log = self.folder / f"{part}.log"
+        return log.exists() and "ready" in log.read_text()
 
     def process(self, part: str) -> ProcessId:
         newest = self.told("part_started", part)[-1]
@@ -131,6 +137,7 @@ def test_the_last_part_that_is_killed_by_order_does_not_end_the_node(node: Node)
 
 
 def test_a_paused_part_ends_in_order_with_its_node(node: Node) -> None:
+    wait_until(lambda: node.is_ready("trainer") and node.is_ready("agent"))
     node.order("pause", "node")
     wait_until(lambda: node.process("trainer").is_stopped() and node.process("agent").is_stopped())
     node.id.signal(signal.SIGTERM)
