@@ -27,6 +27,7 @@ class Ground:
     driver: str
     driver_facts: Mapping[str, Any]
     addresses: Mapping[str, str]  # the subnets, where they may differ from the plan's
+    trunks: str | None = None  # where nodes have to send what goes through one
     delay_engine: DelayEngine = "none"
     probed: Mapping[str, Any] | None = None  # what this kernel can do to packets; None: nothing is asked
 
@@ -50,6 +51,7 @@ def binding(ground: Ground) -> dict[str, Any]:
         "driver": ground.driver,
         **ground.driver_facts,
         "subnets": ground.addresses,
+        "trunks": ground.trunks,
         "delay_engine": ground.delay_engine,
         "kernel": ground.probed,
         "limits": ground.limits,

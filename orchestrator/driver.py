@@ -69,6 +69,10 @@ class Fleet(Protocol):
     def secrets(self) -> Path:
         """Where nodes find the run's token and swarm key."""
 
+    @property
+    def trunks(self) -> str | None:
+        """Where nodes have to send what goes through a trunk; None: it gets there by itself."""
+
     def try_links(self, wanted: str) -> str:
         """What node.links.engine answers where the nodes' kernel is."""
 
@@ -128,8 +132,8 @@ class Driver(Protocol):
         """A fleet, of which nothing is left afterwards."""
 
 
-def choose(wanted: str | None, plan: Plan, say: Say) -> Driver:
-    """Compose where an engine answers and the plan allows it, else netns, unless one is wanted."""
+def choose(wanted: str | None, say: Say) -> Driver:
+    """Compose where an engine answers, else netns, unless one is wanted."""
     from orchestrator.boxes.boxed import NetnsDriver
 
     named = wanted or os.environ.get(ENV_DRIVER) or "auto"
@@ -142,7 +146,7 @@ def choose(wanted: str | None, plan: Plan, say: Say) -> Driver:
     if named == "compose":
         return ComposeDriver()
     try:
-        ComposeDriver().check(plan)
+        ComposeDriver().check()
     except HostError as error:
         say(f"driver netns: {error.message}")
         return NetnsDriver()

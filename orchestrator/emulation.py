@@ -55,9 +55,18 @@ class Emulation:
         return self._tables[node] if self.is_asked else None
 
     # -- before the nodes start
-    def bind(self, try_links: Callable[[str], str], parts: PartControl | None = None) -> None:
-        """Choose the engine; HostError when this host cannot make the plan's links. `parts`: for faults."""
-        self._fleet.parts = parts
+    def bind(
+        self,
+        try_links: Callable[[str], str],
+        parts: PartControl | None = None,
+        trunks: str | None = None,
+    ) -> None:
+        """Choose the engine; HostError when this host cannot make the plan's links.
+
+        `parts`: for faults; `trunks`: where nodes have to send what goes through one.
+        """
+        self._fleet.parts, self._fleet.trunks = parts, trunks
+        self._tables = tables(self._plan, trunks)
         if not self.is_asked:
             return
         states = [replace(self._plan, links=links) for links in schedule.link_states(self._plan)]

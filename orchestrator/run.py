@@ -47,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
     say = nothing if options.json else tell
     say(f"{plan.scenario}: {plan.summary}")
     say(f"seed {plan.seed}; everything about this run is written to {listing.shown(directory.path)}")
-    chosen = driver.choose(options.driver, plan, say)
+    chosen = driver.choose(options.driver, say)
     placed = chosen.place(plan, say)
     # Asked to end, by `shoal down` or a service manager, it ends in order as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -166,7 +166,7 @@ class Run:
 
     def _with_fleet(self, fleet: Fleet, keep: bool) -> None:
         self._fleet = fleet
-        self._emulation.bind(fleet.try_links, fleet.parts)
+        self._emulation.bind(fleet.try_links, fleet.parts, fleet.trunks)
         fleet.begin()
         self.say("preparing the data, the daemons and the identities")
         data = self._preparation.data()
@@ -205,6 +205,7 @@ class Run:
             self._driver.name,
             fleet.facts(),
             {"data": network.data_subnet, "ctl": network.ctl_subnet},
+            fleet.trunks,
             emulation.engine,
             emulation.probed,
         )

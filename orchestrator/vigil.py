@@ -12,6 +12,7 @@ from node.contract import ExitCode, ShoalError, UsageError
 from node.contract.plan import Plan, When
 from orchestrator import progress
 from orchestrator.history import Event, History
+from orchestrator.trunks import NAME as TRUNKS
 
 IPFS_READY_S: Final = 60.0
 TRAINERS_READY_S: Final = 300.0
@@ -100,12 +101,16 @@ class Vigil:
     def _nodes_with(self, kind: str) -> set[str]:
         return {event["node"] for event in self._history.events if event["kind"] == kind}
 
+    def _vital(self) -> list[str]:
+        """Without whom no round will ever close, or none as planned."""
+        return [*(node.name for node in self._plan.nodes if "aggregator" in node.roles), TRUNKS]
+
     def _is_lost(self) -> bool:
-        """Whether the aggregator, or what it needs, has ended: then no round will ever close."""
-        aggregators = {node.name for node in self._plan.nodes if "aggregator" in node.roles}
+        """Whether the aggregator, or what it needs, has ended."""
+        vital = self._vital()
         return any(
             event["kind"] in ("failed", "part_ended")
-            and event["node"] in aggregators
+            and event["node"] in vital
             and not event.get("expected")
             and (event["kind"], event["part"]) != ("part_ended", "agent")  # it is started again
             and not self._is_meant(event)
@@ -127,15 +132,17 @@ class Vigil:
     def _check_lost(self) -> None:
         if not self._is_lost() or self._history.of("run_finished"):
             return
-        names = [node.name for node in self._plan.nodes if "aggregator" in node.roles]
+        names = self._vital()
         ends = self._ends(names)
         failures = [event for event in self._history.events if event["kind"] == "failed"]
         of_aggregator = [event for event in failures if event["node"] in names]
         if of_aggregator and any(end["status"] == ExitCode.USAGE for end in ends):
             raise UsageError(of_aggregator[0]["message"], of_aggregator[0]["hint"])
         how = [f"{end['part']} of {end['node']} ended with {end['status']}" for end in ends]
+        lines = any(end["node"] == TRUNKS for end in ends)
+        what = "what carries the lines that zones share" if lines else "the aggregator's node"
         raise FleetFailedError(
-            "the aggregator's node was lost" + (f": {', '.join(how)}" if how else ""), self._last_heard(names)
+            f"{what} was lost" + (f": {', '.join(how)}" if how else ""), self._last_heard(names)
         )
 
     def _ends(self, names: list[str]) -> list[Event]:

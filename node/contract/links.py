@@ -50,6 +50,7 @@ class PeerLinks:
     address: str  # on data
     out: Shape  # from this node to the peer
     into: Shape  # from the peer to this node
+    via: str | None = None  # where what goes there has to be sent first; None: directly
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,20 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from node.contract import HostError
-from node.links import cuts, readback
+from node.links import cuts, readback, ways
 from node.links.cuts import KernelRules
 from node.links.readback import KernelTree
 from node.links.tree import DATA, IFB
+from node.links.ways import Way
 
 COMMAND_S: Final = 20.0
 DISCARD_PORT: Final = 9
+NO_OTHERS: Final[Mapping[str, Way]] = MappingProxyType({})
+SHOW_WAYS: Final = f"route show dev {DATA}"
 AVAILABLE: Final = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 
@@ -69,16 +73,20 @@ class Kernel:
         self.run(["ip", "link", "add", IFB, "type", "ifb"])
         self.run(["ip", "link", "set", IFB, "up"])
 
-    def set_way(self, subnet: str, address: str, algorithm: str) -> None:
-        """What all packets have in common.
+    def set_way(
+        self, subnet: str, address: str, algorithm: str, others: Mapping[str, Way] = NO_OTHERS
+    ) -> None:
+        """What all packets have in common, and `others`, by address: who is sent to in another way.
 
         One segment in each: loss and queues count packets of a real line's size. Congestion control by
         route: the sysctl refuses what the host restricts.
         """
         route = f"route replace {subnet} dev {DATA} src {address} congctl lock {algorithm}"
-        segments = f"link set dev {DATA} gso_max_segs 1"
+        lines = [f"link set dev {DATA} gso_max_segs 1", route, *ways.put(DATA, address, others)]
         try:
-            self.run(["ip", "-batch", "-"], input_text=f"{segments}\n{route}\n")
+            shown = self.run(["ip", "-j", "-batch", "-"], "\n".join([*lines, SHOW_WAYS, ""]))
+            if gone := ways.remove(DATA, others, ways.seen(shown)):
+                self.run(["ip", "-batch", "-"], "\n".join([*gone, ""]))
         except HostError as error:
             known = AVAILABLE.read_text().split()
             if algorithm in known:
@@ -87,6 +95,10 @@ class Kernel:
                 f"there is no congestion control {algorithm} in this kernel: {error.message}",
                 f"choose one of those that are loaded: {', '.join(known)}",
             ) from error
+
+    def ways(self) -> Mapping[str, Way]:
+        """By address: who is sent to in another way than the rest of the subnet."""
+        return ways.seen(self.run(["ip", "-j", *SHOW_WAYS.split()]))
 
     def congestion_control(self, peer_address: str) -> str:
         """What a socket towards a peer really uses; it is known once the socket has a route."""

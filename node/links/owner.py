@@ -10,7 +10,7 @@ from typing import Final
 
 from node.contract import ShoalError, UsageError
 from node.contract.links import MOST_PEERS, Cut, CutDone, CutHow, DelayEngine, InForce, LinkTable
-from node.links import copies, cuts, readback, tree
+from node.links import copies, cuts, readback, tree, ways
 from node.links.cuts import KernelRules, Rule
 from node.links.cutting import NS_PER_S, Cutting
 from node.links.delays import is_held, shape_at
@@ -115,6 +115,7 @@ class Links:
             rules=self.kernel.rules(),
             held=self._held(),
             past_cut_packets=self._cutting.past_packets,
+            ways=self.kernel.ways() if ways.wanted(self._memory.table()) else {},
         )
 
     def differences(self, seen: Seen) -> list[str]:
@@ -128,6 +129,7 @@ class Links:
         said += copies.differences(copies.wanted(table, self.engine), seen.out.copies)
         said += self._hold_differences(seen.held)
         said += cuts.compare_hold(self._hold_rules(), seen.rules)
+        said += ways.differences(table, seen.ways)
         return said + self._cutting.differences(seen.rules)
 
     def repair(self, seen: Seen) -> None:
@@ -220,9 +222,9 @@ class Links:
             self.kernel.restore(cuts.put_hold(rules, actual))
 
     def _put_way(self) -> None:
-        """What packets have in common."""
+        """What packets have in common, and those to whom they take another way."""
         table = self._memory.table()
-        self.kernel.set_way(table.subnet, table.address, table.congestion_control)
+        self.kernel.set_way(table.subnet, table.address, table.congestion_control, ways.wanted(table))
 
     def _running_holder(self) -> Holder:
         if self._holder is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.contract.links import CutHow, DelayEngine, LinkState, LinkTable
 from node.links.cuts import CUT_CHAIN, HOLD_CHAIN, KernelRules
@@ -11,6 +11,7 @@ from node.links.hold import HoldState
 from node.links.leaf import UNLIMITED_BIT_S
 from node.links.readback import KernelTree
 from node.links.tree import LINE_MINOR
+from node.links.ways import Way
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Seen:
     rules: KernelRules
     held: HoldState | None  # nothing when nothing is held, or the holder has ended
     past_cut_packets: Mapping[str, int]
+    ways: Mapping[str, Way] = field(default_factory=dict)  # looked at only where any is asked for
 
     @staticmethod
     def line(tree: KernelTree) -> int | None:

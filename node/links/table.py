@@ -8,13 +8,18 @@ from node.contract.links import LinkTable, PeerLinks, Shape
 from node.contract.plan import LinkPlan, Plan, TracePlan
 
 
-def tables(plan: Plan) -> dict[str, LinkTable]:
-    """By node: its line, and both directions to every peer that it talks with, in order of name."""
+def tables(plan: Plan, trunks: str | None = None) -> dict[str, LinkTable]:
+    """By node: its line, and both directions to every peer that it talks with, in order of name.
+
+    `trunks`: where nodes have to send what goes through one; None: it gets there by itself.
+    """
     address = {node.name: node.data_address for node in plan.nodes}
     shapes = {(link.from_, link.to): shape(link, plan.network.traces) for link in plan.links}
+    via = {(link.from_, link.to): trunks for link in plan.links if link.trunk is not None}
     peers: dict[str, list[PeerLinks]] = {node.name: [] for node in plan.nodes}
     for node, peer in sorted(shapes):
-        peers[node].append(PeerLinks(peer, address[peer], shapes[node, peer], shapes[peer, node]))
+        both = (shapes[node, peer], shapes[peer, node])
+        peers[node].append(PeerLinks(peer, address[peer], *both, via.get((node, peer))))
     return {
         node.name: LinkTable(
             node=node.name,

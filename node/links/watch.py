@@ -148,7 +148,8 @@ def expected_ms(table: LinkTable, links: PeerLinks) -> tuple[float, float]:
 def has_any_shape(table: LinkTable) -> bool:
     """Whether there is anything to be wrong about."""
     shapes = [shape for links in table.peers for shape in (links.out, links.into)]
-    return bool(table.up_bit_s or table.down_bit_s or any(shape != type(shape)() for shape in shapes))
+    asked = (table.up_bit_s, table.down_bit_s, *(links.via for links in table.peers))
+    return any(asked) or any(shape != type(shape)() for shape in shapes)
 
 
 def _queue_ms(rate_bit_s: int | None, intended_ms: float) -> float:

@@ -49,6 +49,7 @@ class BoxedFleet:
         self._box, self._job, self._ending = box, job, ending
         self.limits = limits
         self.secrets = job.hidden
+        self.trunks = None  # the box's bridge leads there
         self._nodes = NetnsFleet(
             box,
             job.plan,

@@ -251,7 +251,7 @@ class NetnsFleet:
 
 def lay_trunks(box: Box, plan: Plan) -> None:
     """The lines that zones share; read back."""
-    if not trunks.trunks(plan):
+    if not trunks.device_lines(plan):
         return
     for program, lines in (("ip", trunks.device_lines(plan)), ("tc", trunks.traffic_lines(plan, DATA))):
         box.run([program, "-batch", "-"], input_text="\n".join(lines) + "\n", timeout_s=NETWORK_TIMEOUT_S)

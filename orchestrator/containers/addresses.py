@@ -57,7 +57,7 @@ def routes(text: str) -> list[IPv4Network]:
 
 
 def reserved(subnet: IPv4Network) -> tuple[IPv4Address, IPv4Address, IPv4Address]:
-    """Addresses that no node has: the gate's, the bridge's, Prometheus'."""
+    """Addresses that no node has: the gate's (on `data` the trunks'), the bridge's, Prometheus'."""
     return subnet[-2], subnet[-3], subnet[-4]
 
 

@@ -15,7 +15,6 @@ from typing import Any, Final
 from node.contract import HostError
 from node.contract.plan import Plan
 from node.contract.settings import AGENT_PORT, PROMETHEUS_PORT
-from orchestrator.boxes import trunks
 from orchestrator.containers import (
     addresses,
     compose_file,
@@ -25,6 +24,7 @@ from orchestrator.containers import (
     errand,
     images,
     runtime,
+    trunks,
 )
 from orchestrator.containers.compose_file import RealTime, Site
 from orchestrator.containers.compose_up import bring_up
@@ -42,6 +42,7 @@ from orchestrator.driver import Answer, DriverName, Job, Say
 from orchestrator.gate import Gate, GateError
 from orchestrator.monitoring import grafana, prometheus
 from orchestrator.preparation import write_secret
+from orchestrator.trunks import NAME as TRUNKS
 
 LOOPBACK: Final = "127.0.0.1"
 HEALTHY_S: Final = 60.0
@@ -53,18 +54,13 @@ class ComposeDriver:
     name: DriverName = "compose"
     _images: Images
 
-    def check(self, plan: Plan) -> None:
-        """HostError where it cannot carry this plan out, as far as that is known at once."""
-        if trunks.trunks(plan):
-            raise HostError(
-                "zones with a shared_rate need a device beside the bridge, which only driver netns can lay",
-                "--driver netns",
-            )
+    def check(self) -> None:
+        """HostError where no engine can carry a fleet."""
         with engine.found():
             pass
 
     def place(self, plan: Plan, say: Say) -> Plan:
-        self.check(plan)
+        self.check()
         self._images = images.ensure(say)
         with engine.found() as found:
             networks = dockerd.networks(found.client).items()
@@ -110,6 +106,7 @@ class ComposeFleet:
         self._memory = Memory(
             {node.name: compose_file.parts(node) for node in job.plan.nodes}, containers.memory_bytes
         )
+        self.trunks = trunks.address(job.plan)
         self._file = job.directory / compose_file.FILE
 
     def try_links(self, wanted: str) -> str:
@@ -181,6 +178,10 @@ class ComposeFleet:
             scrape_interval=prometheus.scrape_interval(len(plan.nodes)),
             compose=shlex.join(self._engine.compose.argv),
         )
+        if self.trunks is not None:
+            file = job.hidden / trunks.FILE
+            file.write_text(trunks.script(plan))
+            self._owner.share(file)
         self._file.write_text(compose_file.text(plan, site))
         (job.directory / compose_file.PROFILES_FILE).write_text(compose_file.PROFILES)
 
@@ -194,7 +195,9 @@ class ComposeFleet:
         self._up()
         self.limits.enforce()
         self._watch = self._containers.watch(self._died)
-        self._containers.wait_healthy({"gate", "prometheus"}, HEALTHY_S)
+        lines = {TRUNKS} if self.trunks is not None else set()
+        self._containers.wait_healthy({"gate", "prometheus", *lines}, HEALTHY_S)
+        self._check_trunks()
         self._gate = Gate((LOOPBACK, self._port("gate", GATE_PORT)), self._gate_token)
 
     def ask(
@@ -267,6 +270,7 @@ class ComposeFleet:
         """Have Compose start it all, and say how far it is."""
         wanted = sum(1 + len(compose_file.parts(node)) for node in self._job.plan.nodes)
         wanted += len([image for image in (self._images.prometheus, self._images.grafana) if image]) + 1
+        wanted += self.trunks is not None
 
         def look() -> None:
             run = sum(one.status == "running" for one in self._containers.all())
@@ -280,6 +284,12 @@ class ComposeFleet:
             lambda identity: self._job.registration.add(up=identity),
             look,
         )
+
+    def _check_trunks(self) -> None:
+        """What their kernel really has, before anything is measured."""
+        if self.trunks is not None:
+            answer = self._containers.ask("", TRUNKS, ["sh", "-c", trunks.question()])
+            trunks.check(self._job.plan, answer)
 
     def _died(self, death: Death) -> None:
         if not self._is_leaving:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from node.contract.plan import NodePlan, Plan
 from node.contract.settings import AGENT_PORT, IPFS_PORT, ROLE_PORT
-from orchestrator.containers import compose_web
+from orchestrator.containers import compose_web, trunks
 from orchestrator.containers.addresses import reserved
 from orchestrator.containers.compose_yaml import ANCHORS, healthcheck, labels, quoted, same, volumes
 
@@ -76,6 +76,7 @@ def text(plan: Plan, site: Site) -> str:
     lines = [*_head(plan, site), "services:"]
     for node in plan.nodes:
         lines += _node(node, site)
+    lines += trunks.service(plan, site.hidden, site.group)
     lines += compose_web.gate(ctl)
     lines += compose_web.prometheus(ctl, site.images.prometheus, site.hidden / "prometheus")
     if site.images.grafana is not None:

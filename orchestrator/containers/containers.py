@@ -118,6 +118,15 @@ class Containers:
         """The last lines that it said."""
         return self._tail(self.one(node, part), lines)
 
+    def ask(self, node: str, part: str, argv: Sequence[str]) -> str:
+        """What a program says that is run in it."""
+        with told(part):
+            status, said = self.one(node, part).exec_run(list(argv))
+        text = cast("bytes", said).decode(errors="replace")  # of a stream there is no question
+        if status != 0:
+            raise HostError(f"`{' '.join(argv)}` ended with {status}: {text}")
+        return text
+
     def remove(self, timeout_s: float = REMOVE_S) -> None:
         """Everything of this run, by force; what is gone already is no error, what stays is one."""
         began = time.monotonic()

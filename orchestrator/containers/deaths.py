@@ -8,7 +8,9 @@ from typing import Final, Protocol
 from node.contract import ShoalError
 from orchestrator.containers.container_parts import HOLDER
 from orchestrator.containers.containers import Death
+from orchestrator.trunks import NAME as TRUNKS
 
+CONTAINER: Final = "container"
 MORE_MEMORY: Final = "give its class more in the scenario, or this host, where no class limits it"
 SIGNALLED: Final = 128  # and the signal's number: the status of whoever was killed by one
 
@@ -31,6 +33,9 @@ class Deaths:
 
     def hear(self, death: Death) -> None:
         node, part, status = death.node, death.part, death.status
+        if not node and part == TRUNKS:  # then nothing passes there any more
+            self._ended(TRUNKS, status if status <= SIGNALLED else SIGNALLED - status, CONTAINER, False)
+            return
         if part == HOLDER or status == 0:
             return
         if status > SIGNALLED and node:

@@ -34,6 +34,7 @@ class AgentFleet:
     def __init__(self, plan: Plan, call: Call) -> None:
         self._plan, self._call = plan, call
         self.parts: PartControl | None = None  # once there are any
+        self.trunks: str | None = None  # where nodes have to send what goes through one
         self._aggregator = next(node.name for node in plan.nodes if "aggregator" in node.roles)
         self._prober = Prober(lambda node, path, body: call(node, "POST", path, body, PROBE_S), slowest(plan))
         self._offsets: dict[str, int] = {}
@@ -105,7 +106,7 @@ class AgentFleet:
         self._call(self._aggregator, "PUT", "/faults", to_json(faults), SHOW_S)
 
     def tables(self, links: tuple[LinkPlan, ...]) -> Mapping[str, LinkTable]:
-        return tables(replace(self._plan, links=links))
+        return tables(replace(self._plan, links=links), self.trunks)
 
     def clock_offset_ns(self, node: str) -> int:
         """Read once for each node: clocks of one machine do not drift apart."""

@@ -34,7 +34,8 @@ TINY: Final = TOP / "tests" / "run" / "tiny.yaml"
 RUN_S: Final = 240.0
 ANSWER_S: Final = 10.0
 ROOT: Final = 0
-NET_ADMIN_AND_RAW: Final = (1 << 12) | (1 << 13)
+NET_ADMIN: Final = 1 << 12
+NET_ADMIN_AND_RAW: Final = NET_ADMIN | (1 << 13)
 SYS_NICE: Final = 1 << 23
 # Of all in the node whose priority is real-time.
 FIRST: Final = """
@@ -230,13 +231,18 @@ def test_nobody_may_more_than_he_needs(fleet: Fleet) -> None:
     for name, one in fleet.containers().items():
         told = one.exec_run(["cat", "/proc/self/status"])[1].decode()
         status = {line.partition(":")[0]: line.partition(":")[2].split() for line in told.splitlines()}
-        is_agent = name.endswith("-agent")
         is_raiser = name.endswith("-holder") and fleet.first == "SYS_NICE"
-        assert (int(status["Uid"][0]) == ROOT) == (is_agent or is_raiser), name
-        may = NET_ADMIN_AND_RAW if is_agent else SYS_NICE if is_raiser else 0
+        rights = {"agent": NET_ADMIN_AND_RAW, "trunks": NET_ADMIN, "holder": SYS_NICE if is_raiser else 0}
+        may = rights.get(name.rpartition("-")[2], 0)
+        assert (int(status["Uid"][0]) == ROOT) == bool(may), name
         assert int(status["CapBnd"][0], 16) == may, name
         assert status["NoNewPrivs"] == ["1"], name
         assert one.exec_run(["sh", "-c", "touch /opt/x 2>&1"])[0] != 0, name
+
+
+def test_the_line_that_zones_share_is_where_the_binding_says(fleet: Fleet) -> None:
+    there = fleet.containers()["trunks"].attrs["NetworkSettings"]["Networks"]
+    assert [one["IPAddress"] for one in there.values()] == [fleet.run.binding()["trunks"]]
 
 
 def test_its_files_are_to_be_read_and_hold_no_secret(fleet: Fleet) -> None:
@@ -278,6 +284,9 @@ def test_it_heals_holds_and_leaves_nothing(fleet: Fleet, client: docker.DockerCl
     taken = results["container_memory_bytes"]
     assert set(taken) == {node["name"] for node in fleet.run.plan()["nodes"]}
     assert all(100e6 < one < 2e9 for one in taken.values()), taken
+    measured = json.loads((fleet.run.directory / "calibration.json").read_text())["figures"]
+    rates = [one["ok"] for one in measured if one["what"] == "goodput_bit_s"]
+    assert rates == [True, True]  # of the shared line, in each direction
     assert traces(client, fleet.name) == []
     assert not Path(hidden).exists()
     assert list((fleet.run.directory / "series").glob("shoal_round*"))

@@ -256,6 +256,51 @@ def test_a_way_that_cannot_be_set_is_told_with_its_cause(
     assert bool(cure) == bool(told.value.hint)
 
 
+def forwarded(side: Side) -> int:
+    """Packets that it has sent on for others."""
+    names, values = (
+        line.split() for line in side.run("cat /proc/net/snmp").splitlines() if line.startswith("Ip:")
+    )
+    return int(values[names.index("ForwDatagrams")])
+
+
+def test_a_peer_behind_something_is_sent_to_by_that_until_it_is_not_asked_any_more(
+    sides: tuple[Side, Side, Side],
+) -> None:
+    a, b, c = sides
+    direct = table(a, {b: (FREE, FREE), c: (FREE, FREE)})
+    behind = dataclasses.replace(direct.peers[0], via=c.address)
+    through = dataclasses.replace(direct, peers=(behind, direct.peers[1]))
+    put(sides)
+    settings = "/proc/sys/net/ipv4"
+    quiet = "".join(f"echo 0 > {settings}/conf/{one}/send_redirects\n" for one in ("all", "data"))
+    c.run(f"{quiet}echo 1 > {settings}/ip_forward")
+
+    def said() -> list[str]:
+        return a.call(lambda: a.links.differences(a.links.see()))
+
+    try:
+        before = forwarded(c)
+        assert a.call(a.links.apply, through).mismatches == ()
+        assert len(a.rtt_ms(b)) == 10
+        assert forwarded(c) - before >= 10
+        for broken in (
+            f"ip route delete {b.address}",
+            f"ip route replace {b.address} via {b.address} dev data congctl lock cubic",
+            f"ip route replace {b.address} via {c.address} dev data congctl lock reno",
+            f"ip route replace {c.address} via {b.address} dev data",
+        ):
+            a.run(broken)
+            assert len(said()) == 1, broken
+            a.call(lambda: a.links.repair(a.links.see()))
+            assert said() == [], broken
+    finally:
+        assert a.call(a.links.apply, direct).mismatches == ()
+        c.run(f"echo 0 > {settings}/ip_forward")
+    assert "via" not in a.run("ip route show dev data")
+    assert len(a.rtt_ms(b)) == 10
+
+
 @pytest.mark.by_kernel
 def test_many_peers_are_applied_soon(sides: tuple[Side, Side, Side]) -> None:
     a, b, _ = sides

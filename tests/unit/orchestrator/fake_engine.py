@@ -26,6 +26,7 @@ class FakeContainer:
     health: str | None = None
     said: bytes = b""
     stubborn: APIError | None = None  # what it answers to its removal
+    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of programs that are run in it
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -34,6 +35,9 @@ class FakeContainer:
 
     def logs(self, *, tail: int) -> bytes:
         return b"".join(self.said.splitlines(keepends=True)[-tail:])
+
+    def exec_run(self, argv: list[str]) -> tuple[int, bytes]:
+        return self.answers[" ".join(argv)]
 
     def remove(self, *, force: bool, v: bool) -> None:
         assert force

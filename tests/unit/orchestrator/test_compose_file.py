@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,11 +11,14 @@ import pytest
 import yaml
 
 from node.contract.plan import Plan
+from orchestrator.containers import trunks
+from orchestrator.containers.addresses import readdress
 from orchestrator.containers.compose_file import Images, PartLimit, RealTime, Site, Way, parts, text
 from orchestrator.planning import listing
 from orchestrator.planning.plan import make_plan
 
 GOLDEN: Final = Path(__file__).with_name("golden") / "compose.yaml"
+TRUNKS_GOLDEN: Final = GOLDEN.with_name("trunks.txt")
 AGENT_MAY: Final = ["NET_ADMIN", "NET_RAW"]
 
 
@@ -113,6 +117,30 @@ def test_namespaces_outlive_whoever_raises_in_them() -> None:
     assert raising["entrypoint"] == ["sh", "-c"]
     assert raising["command"] == ["python3 -m node.links.raiser; exec sleep infinity"]
     assert keeping["entrypoint"] + keeping["command"] == ["sleep", "infinity"]
+
+
+def test_what_zones_share_is_a_container_that_may_only_shape_and_forward() -> None:
+    assert "trunks" not in services()
+    wan = make_plan(listing.load("wan"))
+    found = yaml.safe_load(text(wan, site()))["services"]
+    one = found["trunks"]
+    assert (one["user"], one["cap_drop"], one["cap_add"]) == ("0:1001", ["ALL"], ["NET_ADMIN"])
+    assert (one["security_opt"], one["read_only"]) == (["no-new-privileges"], True)
+    assert one["sysctls"] == {"net.ipv4.ip_forward": "1"}
+    assert one["labels"] == {**found["agg"]["labels"], "shoal.node": "", "shoal.part": "trunks"}
+    # Where no node and not the bridge is, and the nodes' routes lead.
+    assert one["networks"] == {"data": {"ipv4_address": "10.77.3.254"}}
+    assert trunks.address(wan) == "10.77.3.254"
+    assert "10.77.3.254" not in {node.data_address for node in wan.nodes}
+    assert trunks.address(plan()) is None
+
+
+def test_what_it_lays_moves_with_the_subnets_and_is_as_it_was() -> None:
+    wan = readdress(make_plan(listing.load("wan")), IPv4Network("10.80.0.0/22"), IPv4Network("10.80.4.0/22"))
+    made = "\n".join([*trunks.service(wan, Path("/tmp/shoal-secret"), 1001), *trunks.traffic_lines(wan), ""])
+    if os.environ.get("SHOAL_REGENERATE") == "1":
+        TRUNKS_GOLDEN.write_text(made)
+    assert made == TRUNKS_GOLDEN.read_text(), "if this is meant: SHOAL_REGENERATE=1 make test-unit"
 
 
 def test_a_dollar_is_no_variable() -> None:

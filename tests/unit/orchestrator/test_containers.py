@@ -88,6 +88,13 @@ def test_waiting_for_health_ends_with_it_or_says_who_is_not_ready(
         mine.wait_healthy({"prometheus", "grafana"}, 0)
 
 
+def test_what_a_program_says_in_one_of_them(engine: FakeEngine, mine: Containers) -> None:
+    part(engine, mine, "", "trunks", answers={"cat a": (0, b"1\n"), "cat b": (1, b"no such file\n")})
+    assert mine.ask("", "trunks", ["cat", "a"]) == "1\n"
+    with pytest.raises(HostError, match="`cat b` ended with 1: no such file"):
+        mine.ask("", "trunks", ["cat", "b"])
+
+
 def test_removing_leaves_nothing_of_the_run_and_all_of_others(engine: FakeEngine, mine: Containers) -> None:
     other = foreign(engine)
     for name in ("agent", "ipfs"):

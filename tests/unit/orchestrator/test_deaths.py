@@ -66,6 +66,12 @@ def test_what_was_told_already_is_no_news(node: str, part: str, status: int, wor
     assert (heard.ended, heard.said) == ([], [])
 
 
+@pytest.mark.parametrize(("status", "told"), [(137, -9), (2, 2), (0, 0)])
+def test_without_the_lines_that_zones_share_the_run_is_lost(status: int, told: int) -> None:
+    heard = Heard().of("", "trunks", status)
+    assert heard.ended == [("trunks", told, "container", False)]
+
+
 def test_the_gate_is_no_part_of_a_node_but_a_person_wants_to_know() -> None:
     heard = Heard().of("", "gate", 137)
     assert (heard.ended, heard.said) == ([], ["the container of gate has ended with 137"])

@@ -7,8 +7,6 @@ import pytest
 from node.contract import HostError, UsageError
 from orchestrator import driver
 from orchestrator.containers import engine
-from orchestrator.planning import listing
-from orchestrator.planning.plan import make_plan
 from tests.unit.orchestrator.test_schedule import plan_of
 
 
@@ -24,13 +22,13 @@ def _nothing_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_an_engine_it_is_netns_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "find", refuse)
     said: list[str] = []
-    assert driver.choose(None, plan_of(), said.append).name == "netns"
+    assert driver.choose(None, said.append).name == "netns"
     assert said == ["driver netns: no engine answers"]
 
 
 def test_who_wants_compose_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "find", refuse)
-    chosen = driver.choose("compose", plan_of(), print)
+    chosen = driver.choose("compose", print)
     assert chosen.name == "compose"
     with pytest.raises(HostError, match="no engine answers"):
         chosen.place(plan_of(), print)
@@ -38,21 +36,8 @@ def test_who_wants_compose_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_environment_is_asked_after_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(driver.ENV_DRIVER, "compose")
-    assert driver.choose(None, plan_of(), print).name == "compose"
-    assert driver.choose("netns", plan_of(), print).name == "netns"
+    assert driver.choose(None, print).name == "compose"
+    assert driver.choose("netns", print).name == "netns"
     monkeypatch.setenv(driver.ENV_DRIVER, "swarm")
     with pytest.raises(UsageError, match="no driver 'swarm'"):
-        driver.choose(None, plan_of(), print)
-
-
-def test_a_trunk_is_for_netns(monkeypatch: pytest.MonkeyPatch) -> None:
-    trunked = next(
-        plan
-        for plan in (make_plan(listing.load(file.stem)) for file in listing.files())
-        if plan.network.trunks
-    )
-    said: list[str] = []
-    assert driver.choose(None, trunked, said.append).name == "netns"
-    assert "shared_rate" in said[0]
-    with pytest.raises(HostError, match="shared_rate"):
-        driver.choose("compose", trunked, print).place(trunked, print)
+        driver.choose(None, print)

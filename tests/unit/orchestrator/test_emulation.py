@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from node.contract import ShoalError
 from node.contract.links import CutDone
-from node.contract.plan import FaultPlan, Plan, When
+from node.contract.plan import FaultPlan, Plan, TrunkPlan, When
 from node.contract.schema import to_json
 from orchestrator.emulation import Emulation
 from orchestrator.faults import fault as faults
@@ -99,3 +100,17 @@ def test_nothing_waits_where_nothing_is_asked_of_the_network(tmp_path: Path) -> 
     emulation.heard(event("round_due", "agg", round=1))
     history.close()
     assert (emulation.pauses, emulation.table("agg"), agents.released) == ((), None, [])
+
+
+def test_every_table_says_where_trunks_are_also_one_of_a_fault(tmp_path: Path) -> None:
+    plan, line = plan_of(), TrunkPlan("eu:asia", "eu", "asia", 6_000_000)
+    links = tuple(replace(link, trunk=line.name if link.to == "w02" else None) for link in plan.links)
+    shared = replace(plan, links=links, network=replace(plan.network, trunks=(line,)))
+    history = History(tmp_path / "history.jsonl")
+    emulation = Emulation(shared, history, lambda _: None, Agents())
+    emulation.bind(lambda _: json.dumps({"engine": "none", "probed": None}), None, "10.77.3.254")
+    history.close()
+    told = emulation.table("agg")
+    assert told is not None
+    assert told == emulation._fleet.tables(links)["agg"]
+    assert [(links.peer, links.via) for links in told.peers] == [("w01", None), ("w02", "10.77.3.254")]

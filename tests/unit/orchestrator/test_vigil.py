@@ -57,6 +57,12 @@ def test_without_what_the_aggregator_needs_no_round_will_ever_close(
         watched.vigil.wait_ipfs()
 
 
+def test_without_the_lines_that_zones_share_nothing_is_as_planned(watched: Watched) -> None:
+    watched.end("trunks", "container", -9)
+    with pytest.raises(FleetFailedError, match="zones share was lost: container of trunks ended with -9"):
+        watched.vigil.watch_rounds()
+
+
 @pytest.mark.parametrize(("node", "part"), [("agg", "agent"), ("w01", "trainer"), ("w02", "node")])
 def test_other_losses_are_told_once_and_the_run_goes_on(watched: Watched, node: str, part: str) -> None:
     """That an agent has ended is heard from the one that has come after it."""

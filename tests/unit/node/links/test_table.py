@@ -80,6 +80,23 @@ def test_both_ends_of_a_link_are_told_the_same(plan: Plan) -> None:
     assert out == into
 
 
+def test_what_goes_through_a_trunk_is_sent_there_first_where_it_does_not_get_there_by_itself(
+    plan: Plan,
+) -> None:
+    links = tuple(
+        dataclasses.replace(one, trunk="eu-asia" if one.to == "w02" else None) for one in plan.links
+    )
+    trunked = dataclasses.replace(plan, links=links)
+    via = {
+        trunks: {
+            (n, peer.peer): peer.via for n, table in tables(trunked, trunks).items() for peer in table.peers
+        }
+        for trunks in (None, "10.77.3.254")
+    }
+    assert set(via[None].values()) == {None}
+    assert {pair for pair, at in via["10.77.3.254"].items() if at == "10.77.3.254"} == {("agg", "w02")}
+
+
 def test_a_trace_becomes_its_points(plan: Plan) -> None:
     (to_agg,) = tables(plan)["w01"].peers
     assert (to_agg.out.trace, to_agg.out.trace_repeats) == (POINTS, False)

@@ -42,3 +42,5 @@ def test_where_nothing_is_shaped_nothing_is_probed() -> None:
     assert not has_any_shape(table(Shape(), Shape()))
     assert has_any_shape(table(Shape(), Shape(loss=0.1)))
     assert has_any_shape(table(Shape(), Shape(), up_bit_s=1))
+    shared = PeerLinks("w02", "10.77.0.2", Shape(), Shape(), via="10.77.0.9")
+    assert has_any_shape(replace(table(Shape(), Shape()), peers=(shared,)))
