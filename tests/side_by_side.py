@@ -1,7 +1,7 @@
 """Runs tests of several folders at the same time, one pytest for each: python -m tests.side_by_side FOLDER… [OPTION…]
 
 A word that is no folder is a target of make. What each says is shown when it has ended, in their order. Ends as the
-worst of them does.
+worst of them does. With --first the first has the processors whenever it wants them, and the others what it leaves.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+FIRST = "--first"
+LEAST_URGENT = ("nice", "--adjustment=19")
 NO_TESTS = 5  # pytest's own status, of a `-k` that fits nothing in one of the folders
 
 
@@ -24,7 +26,8 @@ def command(word: str, others: Sequence[str], options: Sequence[str], cache: str
 
 def main(arguments: Sequence[str]) -> int:
     words = [argument for argument in arguments if not argument.startswith("-")]
-    options = [argument for argument in arguments if argument.startswith("-")]
+    options = [argument for argument in arguments if argument.startswith("-") and argument != FIRST]
+    is_first_urgent = FIRST in arguments
     worst = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -33,6 +36,8 @@ def main(arguments: Sequence[str]) -> int:
             said = folder / f"{number}.said"  # no pipe: whatever a test leaves behind would keep that open
             with said.open("wb") as out:
                 argv = command(word, words, options, str(folder / str(number)))
+                if is_first_urgent and number > 0:
+                    argv = [*LEAST_URGENT, *argv]
                 running.append((said, subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT)))
         for said, one in running:
             status = one.wait()
