@@ -52,7 +52,8 @@ class Fleet:
         return Coordinator(self.job, self.objects, self.folder, events, RoleMetrics("aggregator"))
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "events.jsonl").read_text().splitlines()
+        file = self.folder / "events.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
         return [event for event in map(json.loads, lines) if event["kind"] == kind]
 
     def signed(self, name: str, work: Work, weights: Weights | bytes | None = None, **changes: Any) -> Signed:
