@@ -33,13 +33,13 @@ images: setup ipfs ## Make or fetch the images that fleets of containers need (W
 
 ##@ Test
 .PHONY: test test-unit test-beside test-parts test-go test-conformance test-box test-learning test-links test-fleet test-run test-netem test-docker test-long bench bench-ipfs bench-network
-test: setup lint ipfs test-beside test-conformance test-unit test-box test-links test-fleet test-run test-docker ## Run everything that CI runs
+test: setup lint ipfs test-beside test-conformance test-unit test-parts test-box test-links test-fleet test-run test-docker ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
 	@$(PYTHON) -m tests.side_by_side tests/unit tests/unit/node
 
-test-beside: setup ipfs ## Run test-netem and, beside it, what measures no time: test-go, test-parts and test-learning
-	@AMONG=$(filter test,$(MAKECMDGOALS)) $(PYTHON) -m tests.side_by_side --first test-netem test-go tests/parts tests/learning
+test-beside: setup ipfs ## Run test-netem and, beside it, what measures no time: test-go and test-learning
+	@AMONG=$(filter test,$(MAKECMDGOALS)) $(PYTHON) -m tests.side_by_side --first test-netem test-go tests/learning
 
 test-parts: setup ## Run the tests that start processes, build, or make whole data sets
 	@$(PYTHON) -m pytest tests/parts
