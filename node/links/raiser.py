@@ -1,4 +1,4 @@
-"""Raises a node's holder of packets to real-time priority, for an agent that may not do so itself.
+"""Lets a node's holder of packets come before all others, for an agent that may not have that itself.
 
 It runs in the container that keeps the node's namespaces, with CAP_SYS_NICE alone, and does the same for
 each holder that comes after: that of a restarted agent, or one that was started again.
@@ -43,8 +43,10 @@ def raise_until_ended(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):  # as above
         ended = os.pidfd_open(pid)
         try:
-            priority.come_first(pid)
-        except PermissionError as error:
+            priority.lend(pid)
+        except ProcessLookupError:
+            pass
+        except OSError as error:  # nobody may, or too many have
             print(f"the holder of packets, process {pid}, cannot be raised: {error.strerror}", flush=True)
         finally:
             select.select([ended], [], [])

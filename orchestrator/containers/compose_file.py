@@ -39,10 +39,10 @@ class PartLimit:
 
 @dataclass(frozen=True)
 class RealTime:
-    """How agents' holders of packets get the least of the real-time priorities.
+    """How agents' holders of packets come before all others.
 
-    `asked`: agents may ask for it by themselves, which a resource limit allows. `raised`: only the holders of
-    packets get it, by node/links/raiser.py in the container that keeps the namespaces.
+    `asked`: agents may ask for the least of the real-time priorities, which a resource limit allows.
+    `raised`: node/links/raiser.py, in the container that keeps the namespaces, lets their holders come first.
     """
 
     way: Way
@@ -145,7 +145,7 @@ def _keeping(found: RealTime | None) -> list[str]:
     if found is None or found.way != "raised":
         return ["  entrypoint: [sleep]", "  command: [infinity]"]
     return [
-        "  # But one thing: it gives the process that holds packets real-time priority; the agent may not.",
+        "  # But one thing: it lets the process that holds packets come first; the agent may not.",
         '  user: "0:0"',
         "  cap_add: [SYS_NICE]",
         "  entrypoint: [sh, -c]",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from docker import DockerClient
@@ -13,7 +12,7 @@ from docker.types import Ulimit
 from node.contract import ShoalError
 from orchestrator import transport
 from orchestrator.containers import errand
-from orchestrator.containers.compose_file import RT_PERIOD_US, RealTime, Way
+from orchestrator.containers.compose_file import RT_PERIOD_US, RealTime
 from orchestrator.containers.errand import Errand
 
 NOBODY: Final = "65534:65534"
@@ -28,22 +27,15 @@ REAL_TIME: Final = """
 import os
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
 """
-# Of each core, for all agents together: nothing where it is not shared out, half of it beside another fleet.
-SHARES_US: Final = (None, int(0.9 * RT_PERIOD_US), int(0.45 * RT_PERIOD_US))
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What lets root in a container have real-time priority."""
-
-    ulimits: tuple[Ulimit, ...] = ()
-    capabilities: tuple[str, ...] = ()
-
-
-ALLOWED: Final[Mapping[Way, Allowed]] = {
-    "asked": Allowed(ulimits=(Ulimit(name="rtprio", soft=1, hard=1),)),
-    "raised": Allowed(capabilities=("SYS_NICE",)),
-}
+RAISED: Final = "from node.links import priority; priority.lend(0)"
+ROOMY_US, NARROW_US = int(0.9 * RT_PERIOD_US), int(0.45 * RT_PERIOD_US)
+# Where real time is shared out: what all agents ask for of each core; half of it beside another fleet.
+WAYS: Final = (
+    RealTime("asked"),
+    RealTime("raised"),
+    RealTime("asked", ROOMY_US),
+    RealTime("asked", NARROW_US),
+)
 
 
 class Look:
@@ -61,20 +53,21 @@ class Look:
         Agents had better ask for it themselves, since then they cut in time, too. Where the kernel shares
         real time out by groups, each agent needs its part of it.
         """
-        for total_us in SHARES_US:
-            for way in ALLOWED:
-                if self._is_given(RealTime(way, total_us)):
-                    return RealTime(way, total_us // agents if total_us is not None else None)
+        for wanted in WAYS:
+            if self._is_given(wanted):
+                part_us = wanted.runtime_us // agents if wanted.runtime_us is not None else None
+                return RealTime(wanted.way, part_us)
         return None
 
     def _is_given(self, wanted: RealTime) -> bool:
         shared = {"cpu_rt_period": RT_PERIOD_US, "cpu_rt_runtime": wanted.runtime_us}
+        is_raised = wanted.way == "raised"
         asked = Errand(
-            ["python3", "-c", REAL_TIME],
+            ["python3", "-c", RAISED if is_raised else REAL_TIME],
             user="0:0",
-            capabilities=ALLOWED[wanted.way].capabilities,
+            capabilities=("SYS_NICE",) if is_raised else (),
             more={
-                "ulimits": list(ALLOWED[wanted.way].ulimits),
+                "ulimits": [] if is_raised else [Ulimit(name="rtprio", soft=1, hard=1)],
                 **(shared if wanted.runtime_us is not None else {}),
             },
         )

@@ -51,7 +51,7 @@ def test_it_is_as_it_was() -> None:
     made = text(
         plan(),
         site(
-            real_time=RealTime("raised", 18_000),
+            real_time=RealTime("raised"),
             limits={("w01", "trainer"): PartLimit(1 << 30, "/docker/shoal-x/w01")},
         ),
     )
@@ -106,10 +106,10 @@ def test_without_an_image_of_it_there_is_no_grafana() -> None:
 def test_real_time_is_asked_for_only_where_it_is_given() -> None:
     asked = [
         {"ulimits", "cpu_rt_runtime", "cpu_rt_period"} & services(real_time=found)["w01-agent"].keys()
-        for found in (None, RealTime("asked"), RealTime("asked", 18_000), RealTime("raised", 18_000))
+        for found in (None, RealTime("asked"), RealTime("asked", 18_000), RealTime("raised"))
     ]
     shares = {"cpu_rt_runtime", "cpu_rt_period"}
-    assert asked == [set(), {"ulimits"}, {"ulimits", *shares}, shares]
+    assert asked == [set(), {"ulimits"}, {"ulimits", *shares}, set()]
 
 
 def test_namespaces_outlive_whoever_raises_in_them() -> None:
