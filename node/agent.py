@@ -49,11 +49,10 @@ from node.role import wait_ipfs
 
 IPFS_READY_S: Final = 60.0  # of containers the agents are there first, and then one daemon after the other
 LONG_POLL_S: Final = 10.0
-LOOK_S: Final = 0.1  # other processes append to the events; a look is one stat
-# Told some at a time events cost a fraction. What trainers tell is for the record; upon what an aggregator
-# tells others act, and in a burst of accepted updates nobody does.
-GATHER_S: Final = 0.5
-GATHER_BURST_S: Final = 0.05
+# How often a question for events looks whether other processes have appended some; what comes in between is
+# told together, which costs a fraction. Trainers tell for the record; upon what aggregators tell others act.
+LOOK_S: Final = 0.5
+LOOK_SOON_S: Final = 0.1
 SCRAPE_S: Final = 0.8  # less than Prometheus gives us
 MAX_SCRAPE_BYTES: Final = 8 << 20
 PLAIN: Final = {"Accept": "text/plain", "Accept-Encoding": "identity"}  # compressing costs more than loopback
@@ -131,7 +130,7 @@ class Agent:
         self._token = token.encode()
         self._sources = sources
         self._stop = stop
-        self._gather_s = GATHER_BURST_S if "aggregator" in settings.roles else GATHER_S
+        self._look_s = LOOK_SOON_S if "aggregator" in settings.roles else LOOK_S
         self._parts = Parts(self._events)
         self._instructions = Instructions(Path(settings.folder))
         self._supervisor = Account(ProcessId.of(os.getppid()), alone=True)
@@ -177,14 +176,13 @@ class Agent:
             raise web.HTTPBadRequest(text="from must be a number of bytes\n")
         deadline = time.monotonic() + LONG_POLL_S
         lines, offset = read_from(self._events, int(text))
-        while not lines and time.monotonic() < deadline and not self._stop.is_set():
-            await asyncio.sleep(LOOK_S)
-            lines, offset = read_from(self._events, offset)
-        if lines and not self._stop.is_set():
+        while lines or time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), self._gather_s)
+                await asyncio.wait_for(self._stop.wait(), self._look_s)
             more, offset = read_from(self._events, offset)
             lines += more
+            if lines or self._stop.is_set():
+                break
         return web.Response(
             body=lines, content_type="application/x-ndjson", headers={"X-Next-Offset": str(offset)}
         )

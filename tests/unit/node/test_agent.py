@@ -126,7 +126,7 @@ async def test_a_question_is_held_until_there_is_an_event(tmp_path: Path) -> Non
 
 
 async def test_what_a_trainer_tells_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "GATHER_S", 60.0)
+    monkeypatch.setattr(agent, "LOOK_S", 60.0)
     events, stop = Events(tmp_path / EVENTS_FILE, "w1"), asyncio.Event()
     events.write("all_ready", trainers=["first"])
     async with agent_of(tmp_path, stop=stop) as client:
@@ -142,7 +142,7 @@ async def test_what_a_trainer_tells_is_gathered(tmp_path: Path, monkeypatch: pyt
 async def test_what_an_aggregator_tells_does_not_wait_as_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent, "GATHER_S", 60.0)
+    monkeypatch.setattr(agent, "LOOK_S", 60.0)
     Events(tmp_path / EVENTS_FILE, "w1").write("all_ready", trainers=[])
     async with agent_of(tmp_path, roles=("aggregator",)) as client:
         reply = await asyncio.wait_for(client.get("/events", headers=GIVEN), 30.0)
