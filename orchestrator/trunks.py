@@ -14,11 +14,9 @@ from typing import Final
 
 from node.contract import ShoalError
 from node.contract.plan import Plan
+from node.links.table import FRAME_BYTES, trunk_queue_packets
 
 NAME: Final = "trunks"  # of whatever carries all of them, where that can end by itself
-FRAME_BYTES: Final = 1514
-QUEUE_S: Final = 0.1
-FEWEST_PACKETS: Final = 20
 TOLERANCE: Final = 0.01  # tc shows rounded figures
 UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 SHOWN: Final = re.compile(r"^class htb 1:(\w+) root .*\bceil (\d+)([KMG]?)bit", re.MULTILINE)
@@ -40,14 +38,9 @@ def trunks(plan: Plan) -> tuple[Trunk, ...]:
     links = {
         trunk.name: [link for link in plan.links if link.trunk == trunk.name] for trunk in plan.network.trunks
     }
-    latency_ms = {(link.from_, link.to): link.latency_ms for link in plan.links}
     made = []
     for number, trunk in enumerate(plan.network.trunks):
-        round_trips_ms = [
-            link.latency_ms + latency_ms.get((link.to, link.from_), 0.0) for link in links[trunk.name]
-        ]
-        wait_s = max(QUEUE_S, max(round_trips_ms, default=0.0) / 1000)
-        queue = max(math.ceil(trunk.rate_bit_s / 8 * wait_s / FRAME_BYTES), FEWEST_PACKETS)
+        queue = trunk_queue_packets(plan, trunk)
         pairs = tuple((link.from_, link.to) for link in links[trunk.name])
         made.append(Trunk(trunk.name, number, trunk.rate_bit_s, queue, pairs))
     return tuple(trunk for trunk in made if trunk.pairs)

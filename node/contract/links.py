@@ -51,6 +51,7 @@ class PeerLinks:
     out: Shape  # from this node to the peer
     into: Shape  # from the peer to this node
     via: str | None = None  # where what goes there has to be sent first; None: directly
+    shared_queues_ms: float = 0.0  # what full queues of lines that zones share take, there and back
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ An engine calls them eth0, eth1, in an order of its own; which one is which is k
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from node.contract import ShoalError
 from node.contract.settings import NodeSettings
 from node.links.tree import DATA
 
@@ -63,12 +65,21 @@ def lines(renames: Sequence[Rename]) -> str:
     )
 
 
+def second_names(renames: Sequence[Rename]) -> str:
+    """For `ip -batch`: by the names that it gave, the engine goes on to find them, as for `docker stats`."""
+    return "".join(f"link property add dev {one.name} altname {one.is_called}\n" for one in renames)
+
+
 def name_interfaces(settings: NodeSettings, kernel: Kernel) -> None:
     """Call them by their planes; packets of `data` have then in common what every driver gives them."""
     shown = json.loads(kernel.run(["ip", "-j", "address", "show"]) or "[]")
     naming = decide(shown, settings.data_address, settings.ctl_address)
     if naming.renames:
         kernel.run(["ip", "-batch", "-"], lines(naming.renames))
+        with contextlib.suppress(
+            ShoalError
+        ):  # before Linux 5.5 there are none, and the engine has no figures
+            kernel.run(["ip", "-batch", "-"], second_names(naming.renames))
     if naming.data_subnet is not None:
         kernel.set_way(naming.data_subnet, settings.data_address, settings.congestion_control)
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Final
 
 from node.contract.links import LinkTable, PeerLinks, Shape
-from node.contract.plan import LinkPlan, Plan, TracePlan
+from node.contract.plan import LinkPlan, Plan, TracePlan, TrunkPlan
+
+FRAME_BYTES: Final = 1514
+TRUNK_QUEUE_S: Final = 0.1  # or the longest round trip through it, whichever is longer
+FEWEST_PACKETS: Final = 20
 
 
 def tables(plan: Plan, trunks: str | None = None) -> dict[str, LinkTable]:
@@ -16,10 +22,16 @@ def tables(plan: Plan, trunks: str | None = None) -> dict[str, LinkTable]:
     address = {node.name: node.data_address for node in plan.nodes}
     shapes = {(link.from_, link.to): shape(link, plan.network.traces) for link in plan.links}
     via = {(link.from_, link.to): trunks for link in plan.links if link.trunk is not None}
+    full_ms = {
+        trunk.name: trunk_queue_packets(plan, trunk) * FRAME_BYTES * 8 / trunk.rate_bit_s * 1000
+        for trunk in plan.network.trunks
+    }
+    waits_ms = {(link.from_, link.to): full_ms.get(link.trunk or "", 0.0) for link in plan.links}
     peers: dict[str, list[PeerLinks]] = {node.name: [] for node in plan.nodes}
     for node, peer in sorted(shapes):
         both = (shapes[node, peer], shapes[peer, node])
-        peers[node].append(PeerLinks(peer, address[peer], *both, via.get((node, peer))))
+        queues_ms = waits_ms[node, peer] + waits_ms[peer, node]
+        peers[node].append(PeerLinks(peer, address[peer], *both, via.get((node, peer)), queues_ms))
     return {
         node.name: LinkTable(
             node=node.name,
@@ -33,6 +45,18 @@ def tables(plan: Plan, trunks: str | None = None) -> dict[str, LinkTable]:
         )
         for node in plan.nodes
     }
+
+
+def trunk_queue_packets(plan: Plan, trunk: TrunkPlan) -> int:
+    """How many packets may wait for a line that zones share."""
+    latency_ms = {(link.from_, link.to): link.latency_ms for link in plan.links}
+    round_trips_ms = [
+        link.latency_ms + latency_ms.get((link.to, link.from_), 0.0)
+        for link in plan.links
+        if link.trunk == trunk.name
+    ]
+    wait_s = max(TRUNK_QUEUE_S, max(round_trips_ms, default=0.0) / 1000)
+    return max(math.ceil(trunk.rate_bit_s / 8 * wait_s / FRAME_BYTES), FEWEST_PACKETS)
 
 
 def shape(link: LinkPlan, traces: Mapping[str, TracePlan]) -> Shape:

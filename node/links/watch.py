@@ -142,7 +142,7 @@ def expected_ms(table: LinkTable, links: PeerLinks) -> tuple[float, float]:
         for rate_bit_s in (links.out.rate_bit_s, links.into.rate_bit_s, table.up_bit_s, table.down_bit_s)
     )
     soonest_ms = 0.0 if links.out.reorder or links.into.reorder else intended_ms - too_soon_ms
-    return soonest_ms, intended_ms + too_late_ms + queues_ms
+    return soonest_ms, intended_ms + too_late_ms + queues_ms + links.shared_queues_ms
 
 
 def has_any_shape(table: LinkTable) -> bool:

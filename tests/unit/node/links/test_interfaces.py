@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from node.contract import HostError
 from node.links.interfaces import Rename, decide, lines, name_interfaces
 from tests.settings import node_settings
 
@@ -45,14 +46,16 @@ def test_loopback_and_strangers_keep_their_names() -> None:
 
 
 class FakeKernel:
-    def __init__(self, shown: list[dict[str, Any]]) -> None:
-        self._shown = shown
+    def __init__(self, shown: list[dict[str, Any]], has_second_names: bool = True) -> None:
+        self._shown, self._has_second_names = shown, has_second_names
         self.did: list[tuple[str, ...]] = []
 
     def run(self, argv: Sequence[str], input_text: str = "") -> str:
         if list(argv) == ["ip", "-j", "address", "show"]:
             return json.dumps(self._shown)
         assert list(argv) == ["ip", "-batch", "-"]
+        if "altname" in input_text and not self._has_second_names:
+            raise HostError("RTNETLINK answers: Operation not supported")
         self.did.append(("batch", input_text))
         return ""
 
@@ -67,7 +70,12 @@ def test_a_renamed_data_has_what_all_its_packets_share_in_common() -> None:
         "congestion_control": "reno",
     }
     settings = node_settings("w02", **told)
-    kernel = FakeKernel([LO, interface("eth0", "10.77.0.3"), interface("eth1", "10.77.4.3")])
+    shown = [LO, interface("eth0", "10.77.0.3"), interface("eth1", "10.77.4.3")]
+    kernel = FakeKernel(shown)
     name_interfaces(settings, kernel)
-    assert [did[0] for did in kernel.did] == ["batch", "way"]
-    assert kernel.did[1] == ("way", "10.77.0.0/22", "10.77.0.3", "reno")
+    second = "link property add dev data altname eth0\nlink property add dev ctl altname eth1\n"
+    way = ("way", "10.77.0.0/22", "10.77.0.3", "reno")
+    assert kernel.did[1:] == [("batch", second), way]
+    old = FakeKernel(shown, has_second_names=False)
+    name_interfaces(settings, old)
+    assert old.did == [kernel.did[0], way]

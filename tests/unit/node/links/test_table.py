@@ -97,6 +97,17 @@ def test_what_goes_through_a_trunk_is_sent_there_first_where_it_does_not_get_the
     assert {pair for pair, at in via["10.77.3.254"].items() if at == "10.77.3.254"} == {("agg", "w02")}
 
 
+def test_both_ends_know_how_long_packets_may_wait_for_a_trunk(plan: Plan) -> None:
+    links = tuple(
+        dataclasses.replace(one, trunk="eu-asia" if one.to == "w02" else None) for one in plan.links
+    )
+    shared = dataclasses.replace(plan.network, trunks=(TrunkPlan("eu-asia", "eu", "asia", 12_112_000),))
+    told = tables(dataclasses.replace(plan, links=links, network=shared))
+    # 1000 packets in a second: a tenth of them is the queue.
+    found = {(n, peer.peer): peer.shared_queues_ms for n, table in told.items() for peer in table.peers}
+    assert found == {("agg", "w01"): 0, ("w01", "agg"): 0, ("agg", "w02"): 100, ("w02", "agg"): 100}
+
+
 def test_a_trace_becomes_its_points(plan: Plan) -> None:
     (to_agg,) = tables(plan)["w01"].peers
     assert (to_agg.out.trace, to_agg.out.trace_repeats) == (POINTS, False)

@@ -31,6 +31,13 @@ def test_a_full_queue_is_no_fault_of_the_engine_and_an_early_answer_is() -> None
     assert span_ms(slow)[0] == span_ms(plain)[0]
 
 
+def test_a_full_queue_of_a_line_that_zones_share_is_none_either() -> None:
+    plain = table(Shape(latency_ms=30), Shape(latency_ms=30))
+    shared = replace(plain, peers=(replace(plain.peers[0], shared_queues_ms=150.0),))
+    assert span_ms(shared)[1] == span_ms(plain)[1] + 150
+    assert span_ms(shared)[0] == span_ms(plain)[0]
+
+
 def test_jitter_widens_and_overtaking_opens_downwards() -> None:
     shape = Shape(latency_ms=30, jitter_ms=5)
     low_ms, high_ms = span_ms(table(shape, Shape()))
