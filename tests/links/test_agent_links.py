@@ -249,19 +249,26 @@ def test_a_killed_agent_comes_back_with_its_links_and_cuts(fleet: list[Running])
 
 @pytest.mark.by_kernel
 def test_the_watch_tells_and_repairs(fleet: list[Running]) -> None:
+    a = fleet[0]
+    told = len(a.events("link_mismatch"))
+    a.node.run(["tc", "qdisc", "delete", "dev", "data", "root"], timeout_s=WAIT_S)
+    event = a.wait_event("link_mismatch", told + 1)
+    assert (event["repaired"], event["in_fault"]) == (True, False)
+    assert "data: no tree" in event["said"]
+    assert from_json(InForce, a.ask("GET", "/links")[1]).mismatches == ()
+
+
+@pytest.mark.skipif(COUNT < 4, reason="few nodes on slow machines, and this takes one beside the two ends")
+def test_the_watch_repairs_ways_through_others(fleet: list[Running]) -> None:
     a, _, c, d = fleet
     plain = tables()["agl1"]
     peers = tuple(replace(one, via=c.address if one.peer == d.name else None) for one in plain.peers)
     assert a.ask("PUT", "/links", replace(plain, peers=peers))[1]["mismatches"] == []
     told = len(a.events("link_mismatch"))
     a.node.run(["ip", "route", "delete", d.address], timeout_s=WAIT_S)
-    a.node.run(["tc", "qdisc", "delete", "dev", "data", "root"], timeout_s=WAIT_S)
-    said = ""
-    while not ("data: no tree" in said and f"to {d.name} go as to all others" in said):
-        told += 1  # the first look may come between the two
-        event = a.wait_event("link_mismatch", told)
-        assert (event["repaired"], event["in_fault"]) == (True, False)
-        said += event["said"]
+    event = a.wait_event("link_mismatch", told + 1)
+    assert (event["repaired"], event["in_fault"]) == (True, False)
+    assert f"to {d.name} go as to all others" in event["said"]
     assert from_json(InForce, a.ask("GET", "/links")[1]).mismatches == ()
     assert a.ask("PUT", "/links", plain)[1]["mismatches"] == []
 
