@@ -10,7 +10,7 @@ from typing import Any, Final
 # What all containers have in common is written once, and named here by YAML's anchors.
 ANCHORS: Final = """\
 x-bind: &bind {type: bind, bind: {create_host_path: false}}
-x-health: &health {interval: 30s, timeout: 10s, start_period: 120s}
+x-health: &health {interval: 60s, timeout: 10s, start_period: 120s}
 x-health-soon: &health-soon {interval: 2s, timeout: 10s, start_period: 60s}
 """
 
