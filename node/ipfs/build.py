@@ -9,6 +9,7 @@ cached by its sources and its toolchain; Go comes from PATH, or from PyPI's go-b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -16,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -209,20 +211,31 @@ def compile_to(binary: Path, sources: Path, toolchain: Toolchain, home: Path) ->
     cache.keep_newest(binary.parent.parent, KEPT_BINARIES)
 
 
-def run_go(command: list[str], sources: Path, home: Path) -> tuple[int, str]:
-    """Run Go, showing downloads and packages as they come; its status and whatever else it said."""
-    progress, downloads, packages, rest = cache.Progress(every=50), 0, 0, []
-    with subprocess.Popen(
+def started(command: list[str], sources: Path, home: Path, usual: Iterable[int]) -> subprocess.Popen[bytes]:
+    """Go, to be ended with its compilers as one group; signals reach it as usual."""
+    return subprocess.Popen(
         command,
         cwd=str(sources),
         env=environment(home),
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # so that its compilers can be ended with it
-    ) as go:
+        start_new_session=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, usual),  # noqa: PLW1509 - no threads here
+    )
+
+
+def run_go(command: list[str], sources: Path, home: Path) -> tuple[int, str]:
+    """Run Go, showing downloads and packages as they come; its status and whatever else it said."""
+    progress, downloads, packages, rest = cache.Progress(every=50), 0, 0, []
+    # Until it is known who is to be ended, Ctrl-C waits.
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    with contextlib.ExitStack() as ending:
+        ending.callback(signal.pthread_sigmask, signal.SIG_SETMASK, usual)
+        go = ending.enter_context(started(command, sources, home, usual))
         assert go.stderr is not None
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, usual)
             for raw in go.stderr:
                 line = raw.decode(errors="replace").rstrip()
                 if line.startswith("go: downloading "):
