@@ -12,6 +12,7 @@ import pytest
 from node.contract import UsageError
 from node.data.dataset import Dataset, Split
 from node.learning.encoding import Weights, check, encode
+from node.learning.runtime import build_client_work, tff
 from node.learning.tff import Learner
 from tests.learning.conftest import WORKLOAD, equal
 
@@ -51,6 +52,20 @@ def test_another_learner_gives_the_same_bits(learner: Learner, model: Weights, s
     assert encode(other.initial_weights(7)) == encode(model)
     assert encode(other.initial_weights(8)) != encode(model)
     assert equal(other.train(model, shards[1], **HOW).update, learner.train(model, shards[1], **HOW).update)
+
+
+def test_the_loop_that_runs_gives_the_bits_of_the_one_that_tff_takes(
+    learner: Learner, model: Weights, shards: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_default(model_fn: Any, **kwargs: Any) -> Any:
+        return build_client_work(
+            model_fn, **{**kwargs, "loop_implementation": tff.learning.LoopImplementation.DATASET_REDUCE}
+        )
+
+    monkeypatch.setattr("node.learning.learner.build_client_work", with_default)
+    other = Learner(WORKLOAD, (8, 8, 1), 10, None)
+    how = {**HOW, "local_epochs": 2}
+    assert equal(other.train(model, shards[1], **how).update, learner.train(model, shards[1], **how).update)
 
 
 def test_loss_is_of_this_training_alone(learner: Learner, model: Weights, shards: list[Dataset]) -> None:
