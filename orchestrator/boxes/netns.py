@@ -153,6 +153,11 @@ class NetnsFleet:
         with self._told:
             self._expected.add(name)
 
+    def expect_life(self, name: str) -> None:
+        """Whoever was about to end it could not: an end of its own is a loss again."""
+        with self._told:
+            self._expected.discard(name)
+
     def wait_ended(self, name: str, timeout_s: float) -> bool:
         """Until the node's first process has ended; whether it has."""
         with self._told:

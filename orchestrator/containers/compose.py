@@ -194,7 +194,7 @@ class ComposeFleet:
             self._owner.share(self._job.hidden / f"{node.name}.json")
         self._up()
         self.limits.enforce()
-        self._watch = self._containers.watch(self._died)
+        self._watch = self._containers.watch(self._died, self._deaf)
         lines = {TRUNKS} if self.trunks is not None else set()
         self._containers.wait_healthy({"gate", "prometheus", *lines}, HEALTHY_S)
         self._check_trunks()
@@ -294,3 +294,9 @@ class ComposeFleet:
     def _died(self, death: Death) -> None:
         if not self._is_leaving:
             self._deaths.hear(death)
+
+    def _deaf(self) -> None:
+        if not self._is_leaving:
+            self._job.say(
+                "the Docker engine tells no events any more: whose container dies from now on is not heard"
+            )

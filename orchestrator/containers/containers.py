@@ -101,12 +101,12 @@ class Containers:
                     f"the container of {one.name} is started again and again; {self._said(one.name)}"
                 )
 
-    def watch(self, heard: Callable[[Death], None]) -> Watch:
-        """Tell every death from now on, in a thread, until the watch is closed."""
+    def watch(self, heard: Callable[[Death], None], lost: Callable[[], None]) -> Watch:
+        """Tell every death in a thread until the watch is closed; `lost` when the engine hangs up before."""
         filters = {"type": "container", "event": ["die", "oom"], "label": f"{FLEET}={self.fleet}"}
         with told("its events"):
             stream = self._client.events(decode=True, filters=filters)
-        return Watch(stream, heard)
+        return Watch(stream, heard, lost)
 
     def memory_bytes(self, node: str, part: str) -> int:
         """What it takes now."""
@@ -231,13 +231,15 @@ class Stream(Protocol):
 class Watch:
     """A thread that hears of deaths."""
 
-    def __init__(self, stream: Stream, heard: Callable[[Death], None]) -> None:
-        self._stream, self._heard = stream, heard
+    def __init__(self, stream: Stream, heard: Callable[[Death], None], lost: Callable[[], None]) -> None:
+        self._stream, self._heard, self._lost = stream, heard, lost
+        self._is_closing = False
         self._short_of_memory: set[str] = set()
         self._thread = threading.Thread(target=self._listen, name="deaths", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
+        self._is_closing = True
         self._stream.close()
         self._thread.join()
 
@@ -250,6 +252,8 @@ class Watch:
             about = actor["Attributes"]
             for_memory = actor["ID"] in self._short_of_memory
             self._heard(Death(about.get(NODE, ""), about.get(PART, ""), int(about["exitCode"]), for_memory))
+        if not self._is_closing:
+            self._lost()
 
 
 def seen(container: Container) -> Seen:

@@ -27,6 +27,8 @@ class Nodes(Protocol):
 
     def expect_end(self, name: str, /) -> None: ...
 
+    def expect_life(self, name: str, /) -> None: ...
+
     def wait_ended(self, name: str, timeout_s: float, /) -> bool: ...
 
 
@@ -42,8 +44,12 @@ class OrderedParts:
             return
         if not self._nodes.is_forked(node):
             return
-        self._nodes.expect_end(node)
-        self._say(node, "kill", part)
+        self._nodes.expect_end(node)  # it may end before it answers
+        try:
+            self._say(node, "kill", part)
+        except ShoalError:
+            self._nodes.expect_life(node)
+            raise
         if not self._nodes.wait_ended(node, END_S):
             raise ShoalError(f"node {node} has not ended {END_S:g} s after it was killed")
 

@@ -117,13 +117,15 @@ def test_a_paused_part_does_nothing_until_it_is_resumed(place: Place) -> None:
 
 def test_deaths_are_heard_with_status_and_cause(place: Place) -> None:
     heard: queue.Queue[Death] = queue.Queue()
-    watch = place.mine.watch(heard.put)
+    lost = threading.Event()
+    watch = place.mine.watch(heard.put, lost.set)
     place.add("w01", "trainer", ["sh", "-c", "exit 3"])
     assert heard.get(timeout=WAIT_S) == Death("w01", "trainer", 3, False)
     place.add("w02", "trainer", HUNGRY, mem_limit="16m", memswap_limit="16m")
     assert heard.get(timeout=WAIT_S) == Death("w02", "trainer", 137, True)
     watch.close()
     assert heard.empty()
+    assert not lost.is_set()  # it was we who hung up
 
 
 def test_what_a_container_takes_is_what_it_took(place: Place) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from orchestrator.containers import containers, dockerd
 from orchestrator.containers.container_parts import ContainerParts
 from orchestrator.containers.containers import NODE, PART, Containers, Death
 from tests.unit.orchestrator.fake_engine import FakeContainer, FakeEngine, refusal
+
+WAIT_S = 10.0
 
 
 @pytest.fixture
@@ -141,7 +144,10 @@ def test_deaths_are_heard_with_what_killed(engine: FakeEngine, mine: Containers)
     engine.happened.append(event("die", mine, "c2", "w02", exitCode="137"))
     engine.happened.append(event("die", mine, "c1", "w01", exitCode="137"))
     heard: list[Death] = []
-    mine.watch(heard.append).close()
+    ended = threading.Event()
+    watch = mine.watch(heard.append, ended.set)
+    assert ended.wait(WAIT_S)  # the engine has said all and hangs up
+    watch.close()
     assert heard == [Death("w02", "trainer", 137, False), Death("w01", "trainer", 137, True)]
 
 
