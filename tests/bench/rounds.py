@@ -175,6 +175,7 @@ def simulation_seconds(plan: Plan, shards: list[Path]) -> float:
 def measure() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         cwd = Path(folder)
+        os.environ["TMPDIR"] = folder  # whoever is killed leaves TensorFlow's temporary files behind
         plan = from_json(Plan, json.loads(shoal("plan", str(HERE / "cifar.yaml"), cwd=cwd)))
         shards = prepare(plan, cwd)
         simulation_s = simulation_seconds(plan, shards)
