@@ -9,17 +9,21 @@ It is armed by setpriv in the child, which then makes sure that its parent still
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from node.contract import HostError
+
+PR_SET_TIMERSLACK: Final = 29
 
 # A parent that dies before the parent-death signal is armed sends none; its child then has another parent.
 ONLY_UNDER_PARENT = ("sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
@@ -89,12 +93,17 @@ class Process:
         self.id = ProcessId.of(popen.pid)
 
     @classmethod
-    def start(cls, argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> Process:
-        """Start `argv` in a session of its own, appending its output to `log`."""
+    def start(
+        cls, argv: Sequence[str], *, env: Mapping[str, str], log: Path, timer_slack_ns: int = 0
+    ) -> Process:
+        """Start `argv` in a session of its own, appending its output to `log`.
+
+        With a slack its sleeps may last so much longer than asked, as may those of all that it starts.
+        """
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             raise HostError("setpriv is missing", "install util-linux")
-        with open(log, "ab") as out:
+        with open(log, "ab") as out, _timer_slack(timer_slack_ns):
             try:
                 popen = subprocess.Popen(
                     [setpriv, "--pdeathsig", "KILL", "--", *ONLY_UNDER_PARENT, str(os.getpid()), *argv],
@@ -136,3 +145,14 @@ class Process:
             finally:
                 os.close(descriptor)
         return self._popen.returncode
+
+
+@contextlib.contextmanager
+def _timer_slack(slack_ns: int) -> Iterator[None]:
+    """That of this thread, from which a child takes it; 0 leaves the thread's own."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_TIMERSLACK, slack_ns, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_TIMERSLACK, 0, 0, 0, 0)

@@ -31,6 +31,9 @@ FIRST_TERM_S: Final = 3.0  # Kubo with an open subscription takes 30 s, unless t
 PROBE_S: Final = 0.01
 ANSWER_S: Final = 0.5  # of one probe; an unanswered one is made again
 LOG_LINES: Final = 12
+# A thread of Go's runtime looks after the others every 20 microseconds while there is any work, and each
+# look takes a processor from somebody: from another node, where a host has fewer processors than nodes.
+TIMER_SLACK_NS: Final = 1_000_000
 
 CURES: Final = (
     (r"address already in use", "something else listens on that port: stop it, or take other ports"),
@@ -75,7 +78,12 @@ class Daemon:
         with open(self.log, "a") as log:
             log.write(f"== {datetime.now(UTC).isoformat()} start {self.engine.path} daemon\n")
             self._log_start = log.tell()
-        self.process = Process.start([str(self.engine.path), "daemon"], env=self._environment(), log=self.log)
+        self.process = Process.start(
+            [str(self.engine.path), "daemon"],
+            env=self._environment(),
+            log=self.log,
+            timer_slack_ns=TIMER_SLACK_NS,
+        )
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Until its RPC answers with its own peer ID."""

@@ -32,6 +32,18 @@ def test_output_goes_to_the_end_of_the_log(tmp_path: Path) -> None:
     assert log.read_text() == "before\nout\nerr\n"
 
 
+def test_only_who_is_given_a_timer_slack_has_it(tmp_path: Path) -> None:
+    own = Path("/proc/self/timerslack_ns").read_text()
+    for slack_ns, told in ((1_000_000, "1000000\n"), (0, own)):
+        log = tmp_path / f"log{slack_ns}"
+        process = Process.start(
+            ["cat", "/proc/self/timerslack_ns"], env=os.environ, log=log, timer_slack_ns=slack_ns
+        )
+        assert process.wait_exit(10) == 0
+        assert log.read_text() == told
+    assert Path("/proc/self/timerslack_ns").read_text() == own
+
+
 def test_a_running_process_is_waited_for_only_so_long(sleeper: Process) -> None:
     assert sleeper.wait_exit(0.01) is None
     assert sleeper.exit_status is None

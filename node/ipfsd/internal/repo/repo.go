@@ -148,9 +148,10 @@ func openDatastore(path string) (*mount.Datastore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the blocks in %s: %w", path, err)
 	}
-	// The rest is small: pins and peer records. LevelDB's defaults are for big databases.
+	// The rest is small: pins and peer records. LevelDB's defaults are for big databases. As for the blocks above,
+	// nothing waits for the disk: what is written outlives the daemon's death, and the host's ends the run anyway.
 	rest, err := leveldb.NewDatastore(filepath.Join(path, "datastore"), &leveldb.Options{
-		Compression: opt.NoCompression, BlockCacheCapacity: 1 << 20, WriteBuffer: 1 << 20,
+		NoSync: true, Compression: opt.NoCompression, BlockCacheCapacity: 1 << 20, WriteBuffer: 1 << 20,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the datastore in %s: %w", path, err), blocks.Close())
