@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -40,10 +41,13 @@ One key is its own: Shoal.Transport, prompt (default), stock or patient, says ho
 Profiles: %s
 `
 
-// Go's collector may let the heap double; a daemon beside every worker should not. The limit is soft.
+// Go's collector may let the heap double; a daemon beside every worker should not. The limit is soft. But a heap of
+// few megabytes would be collected several times in each round: what is reserved is never touched, takes no memory
+// and counts as heap, so that at least half as much is allocated between two collections.
 const (
 	defaultGCPercent   = 50
 	defaultMemoryLimit = 128 << 20
+	reservedHeap       = 4 << 20
 )
 
 func main() {
@@ -137,6 +141,8 @@ func initialize(out io.Writer, profile string) error {
 func daemon(out io.Writer) (err error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(defaultGCPercent)
+		reserved := make([]byte, reservedHeap)
+		defer runtime.KeepAlive(reserved)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(defaultMemoryLimit)
