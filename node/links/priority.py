@@ -10,10 +10,10 @@ import struct
 from typing import Final
 
 from node.contract.links import Waking
+from node.process import PR_SET_TIMERSLACK
 
 HOLDER_NAME: Final = "shoal-holder"  # 15 bytes are what the kernel keeps
 PR_SET_NAME: Final = 15
-PR_SET_TIMERSLACK: Final = 29
 SLICE_NS: Final = 100_000
 # sched_setattr(2) has no wrapper in the C library, and its number differs.
 SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
