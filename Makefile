@@ -36,7 +36,7 @@ images: setup ipfs ## Make or fetch the images that fleets of containers need (W
 test: setup lint ipfs test-beside test-conformance test-unit test-parts test-box test-links test-fleet test-run test-docker ## Run everything that CI runs
 
 test-unit: setup ## Run the tests that need no daemon and no box
-	@$(PYTHON) -m tests.side_by_side tests/unit tests/unit/orchestrator tests/unit/node tests/unit/node/ipfs
+	@$(PYTHON) -m pytest -p tests.forked --forks 6 --quiet tests/unit
 
 test-beside: setup ipfs ## Run test-netem and, beside it, what measures no time: test-go and test-learning
 	@AMONG=$(filter test,$(MAKECMDGOALS)) $(PYTHON) -m tests.side_by_side --first test-netem test-go tests/learning

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[1]
+LONGEST_ID = 100
 
 
 def pytest_configure() -> None:
@@ -27,6 +28,11 @@ def pytest_collection_finish() -> None:
     # What collecting has made stays until the end: the collector need not look at it after each test.
     gc.collect()
     gc.freeze()
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A test's name has no room for a whole message."""
+    return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,10 @@ LEAST_URGENT = ("nice", "--adjustment=19")
 NO_TESTS = 5  # pytest's own status, of a `-k` that fits nothing in one of the folders
 
 
-def command(word: str, others: Sequence[str], options: Sequence[str], cache: str) -> list[str]:
+def command(word: str, options: Sequence[str], cache: str) -> list[str]:
     if not Path(word).exists():
         return ["make", "--no-print-directory", word]
-    ignored = [f"--ignore={other}" for other in others if other.startswith(f"{word}/")]
-    return [sys.executable, "-m", "pytest", word, *ignored, *options, f"-ocache_dir={cache}"]
+    return [sys.executable, "-m", "pytest", word, *options, f"-ocache_dir={cache}"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         for number, word in enumerate(words):
             said = folder / f"{number}.said"  # no pipe: whatever a test leaves behind would keep that open
             with said.open("wb") as out:
-                argv = command(word, words, options, str(folder / str(number)))
+                argv = command(word, options, str(folder / str(number)))
                 if is_first_urgent and number > 0:
                     argv = [*LEAST_URGENT, *argv]
                 running.append((said, subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT)))
