@@ -48,7 +48,8 @@ def load(name: str) -> Split:
 def digits() -> Split:
     """1,797 real images of 8x8 that come with scikit-learn."""
     found = find_spec("sklearn")  # importing it takes a second
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     table = np.loadtxt(Path(found.origin).parent / DIGITS, delimiter=",", dtype=np.int64)
     images = (table[:, :-1].reshape(-1, 8, 8, 1) / 16).astype(np.float32)
     return _held_out(Dataset(images, table[:, -1]))

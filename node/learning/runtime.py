@@ -5,13 +5,29 @@ A process may be forked after this import and before the first operation; after 
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import warnings
+from collections.abc import Iterator
 
 # Read while TensorFlow is imported: without it every process greets on standard error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-with warnings.catch_warnings():
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """While much is made and next to nothing dropped; it takes a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+with _nothing_collected(), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries among themselves
     import tensorflow as tf
     import tensorflow_federated as tff

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from node.data.dataset import Split
+from node.learning.encoding import Weights, encode
+from node.learning.tff import Combiner, Learner
+
+# TensorFlow and Keras use what others have deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -14,6 +22,9 @@ PARENT = """
 import os, sys
 from pathlib import Path
 import node.learning.tff
+from node.learning.conversion import api, convert_templates
+
+convert_templates()
 
 def processes():
     for entry in Path("/proc").iterdir():
@@ -33,15 +44,22 @@ def work():
     from node.learning.encoding import encode
     from node.learning.tff import Combiner, Learner
     digits = load("digits")
+    translated = []
+    transformer = api._TRANSPILER
+    def transform(nodes, context, transform_ast=transformer.transform_ast):
+        translated.append(context.info.name)
+        return transform_ast(nodes, context)
+    transformer.transform_ast = transform
     learner = Learner(WorkloadPlan("digits", "cnn", PartitionPlan("iid"), 1, 1, 16, 0.1), (8, 8, 1), 10, None)
     learner.trace()
     model = learner.initial_weights(7)
     trained = learner.train(model, digits.train, local_epochs=1, batch_size=16, learning_rate=0.1, seed=1)
     combiner = Combiner("robust", {}, model)
+    late = "".join(translated) or "nothing"
     model, _ = combiner.combine(combiner.initial_state(), model, [(trained.update, 1.0)])
     group = os.getpgrp()
     others = sorted({name for _, name, of in processes() if of == group and not name.startswith("python")})
-    return f"{hashlib.sha256(encode(model)).hexdigest()} {learner.evaluate(model, digits.test).accuracy:.3f} {others}"
+    return f"{hashlib.sha256(encode(model)).hexdigest()} {learner.evaluate(model, digits.test).accuracy:.3f} {late} {others}"
 
 children = {}
 for _ in range(2):
@@ -79,12 +97,24 @@ def said() -> list[str]:
 
 
 def test_forked_children_train_and_combine_alike(said: list[str]) -> None:
-    first, second = (line.split(" ", 3) for line in said[:2])
+    first, second = (line.split(" ") for line in said[:2])
     assert [first[0], second[0]] == ["0", "0"]
     assert first[1] == second[1]
     assert float(first[2]) > 0.4
 
 
+def test_what_is_traced_was_translated_before_the_fork_to_the_same_bits(
+    said: list[str], learner: Learner, model: Weights, digits: Split
+) -> None:
+    assert said[0].split(" ")[3] == "nothing"
+    trained = learner.train(
+        model, digits.train, local_epochs=1, batch_size=16, learning_rate=0.1, seed=1
+    )  # translated here, as it is used
+    combiner = Combiner("robust", {}, model)
+    new, _ = combiner.combine(combiner.initial_state(), model, [(trained.update, 1.0)])
+    assert said[0].split(" ")[1] == hashlib.sha256(encode(new)).hexdigest()
+
+
 def test_no_helper_process_runs_or_is_left(said: list[str]) -> None:
-    assert [line.split(" ", 3)[3] for line in said[:2]] == ["[]"] * 2
+    assert [line.split(" ", 4)[4] for line in said[:2]] == ["[]"] * 2
     assert said[2] == "[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,12 @@ def test_importing_the_aggregator_loads_no_tensorflow() -> None:
     said = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True)
     assert "aggregator.server" in said.stdout.split()
     assert not {"tensorflow", "tensorflow_federated"} & set(said.stdout.split())
+
+
+def test_set_up_leaves_the_packages_bytecode() -> None:
+    code = "from importlib import util; print(util.cache_from_source(util.find_spec('tensorflow').origin))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPYCACHEPREFIX"}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(said.stdout.strip()).exists()

@@ -21,12 +21,17 @@ case "$1 $2" in
     [ "$3" = --clear ] || exit 9
     for last; do :; done
     rm -rf "$last"; mkdir -p "$last/bin"; echo version_info = 3.11.7 > "$last/pyvenv.cfg"
-    : > "$last/bin/python" ;;
+    echo "$FAKE_PYTHON" > "$last/bin/python"; chmod +x "$last/bin/python" ;;
 "pip sync")
     [ "$3" = --require-hashes ] || exit 9
     [ ! -e "$FAKE/broken" ] || exit 7 ;;
 *) exit 9 ;;
 esac
+"""
+
+FAKE_PYTHON = """#!/bin/sh
+echo "python $1" >> "$FAKE/calls"
+[ ! -e "$FAKE/unimportable" ] && [ -z "$PYTHONDONTWRITEBYTECODE" ]
 """
 
 
@@ -58,6 +63,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         (uv.parent / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{uv.parent}:/usr/bin:/bin")
     monkeypatch.setenv("FAKE", str(tmp_path))
+    monkeypatch.setenv("FAKE_PYTHON", FAKE_PYTHON)
     monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(setup, "LOCK", project.lock)
     monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
@@ -71,7 +77,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def test_the_second_time_nothing_is_run(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     assert setup.main([]) == 0
-    assert project.calls() == ["venv --quiet", "pip sync"]
+    assert project.calls() == ["venv --quiet", "pip sync", "python -W"]
     capfd.readouterr()
     assert setup.main([]) == 0
     assert project.calls() == []
@@ -83,7 +89,7 @@ def test_another_lock_is_installed_into_the_same_environment(project: Project) -
     project.calls()
     project.lock.write_text("a==2\n")
     assert setup.main([]) == 0
-    assert project.calls() == ["pip sync"]
+    assert project.calls() == ["pip sync", "python -W"]
 
 
 def test_another_python_is_noticed(project: Project) -> None:
@@ -105,7 +111,22 @@ def test_after_an_interruption_it_is_made_anew(project: Project, capfd: pytest.C
     project.calls()
     (project.folder / "broken").unlink()
     assert setup.main([]) == 0
-    assert project.calls() == ["venv --quiet", "pip sync"]
+    assert project.calls() == ["venv --quiet", "pip sync", "python -W"]
+
+
+def test_what_cannot_be_imported_is_not_ready(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    (project.folder / "unimportable").touch()
+    assert setup.main([]) == ExitCode.HOST
+    assert "cannot be imported" in capfd.readouterr().err
+    assert not project.stamp.exists()
+
+
+def test_bytecode_is_written_though_the_environment_forbids_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert setup.main([]) == 0
+    assert project.calls()[-1] == "python -W"
 
 
 def test_the_second_of_two_at_once_waits_and_finds_the_work_done(
