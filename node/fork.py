@@ -63,7 +63,8 @@ def _become_child(parent: int, parent_death: signal.Signals, log: Path | None) -
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
     end_with_parent(parent, parent_death)
-    os.setsid()
+    # No session: Linux shares processors out between those first, and only within one counts who is nicer.
+    os.setpgid(0, 0)
     _close_sockets()
     if log is not None:
         _redirect(log)

@@ -96,7 +96,7 @@ class Process:
     def start(
         cls, argv: Sequence[str], *, env: Mapping[str, str], log: Path, timer_slack_ns: int = 0
     ) -> Process:
-        """Start `argv` in a session of its own, appending its output to `log`.
+        """Start `argv` in a process group of its own, appending its output to `log`.
 
         With a slack its sleeps may last so much longer than asked, as may those of all that it starts.
         """
@@ -111,7 +111,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # a Ctrl-C at the terminal is ours alone to handle
+                    process_group=0,  # a Ctrl-C at the terminal is ours alone to handle
                 )
             except OSError as err:
                 raise HostError(f"cannot start {argv[0]}: {err.strerror}") from err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ START_S: Final = 300.0  # how long data and first model may take to come
 MODEL_S: Final = 300.0
 CONNECT_S: Final = 5.0
 KEPT_UPDATES: Final = 2
+TRAINING_NICENESS: Final = 10  # a tenth of a share
 COLLECT_EVERY: Final = 5  # updates
 BREATH_S: Final = 1.0  # after a failure, before the same is tried again
 
@@ -98,7 +100,7 @@ async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, m
         raise UsageError(f"{settings.name}: a trainer's settings need an aggregator and a shard")
     aggregator = Peer(settings.aggregator.peer_id, settings.aggregator.address)
     metrics.gauge("shoal_accepted_round").set(0)
-    with ThreadPoolExecutor(1, thread_name_prefix="learning") as thread:
+    with learning_thread() as thread:
 
         def answered(path: str, silent_s: float) -> None:
             events.write("control_answered", path=path, silent_s=silent_s)
@@ -111,6 +113,14 @@ async def _train(settings: NodeSettings, events: Events, metrics: RoleMetrics, m
             trainer = Trainer(settings, ipfs, control, aggregator, events, metrics, thread)
             await trainer.prepare(make, settings.shard)
             await trainer.run()
+
+
+def learning_thread() -> ThreadPoolExecutor:
+    """Gives way to all that moves models and measures it, though nodes share too few processors.
+
+    TensorFlow starts its own threads in this one, and they are as nice.
+    """
+    return ThreadPoolExecutor(1, "learning", initializer=os.nice, initargs=(TRAINING_NICENESS,))
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,11 @@ def test_two_nodes_of_one_zygote(nodes: dict[str, Inside], tmp_path: Path, secre
         parts = json.loads(get(inside, first, "/health", TOKEN).body)["parts"]
         assert {part: state["is_up"] for part, state in parts.items()} == {"agent": True, "ipfs": True}
 
+        # one session, in which nicer threads give way, and a group each, so that a signal reaches one
+        pids = [part["pid"] for part in parts.values()]
+        assert {os.getsid(pid) for pid in pids} == {os.getsid(zygote.process.pid)}
+        assert [os.getpgid(pid) for pid in pids] == pids
+
         # what is measured
         page = samples(get(inside, first, "/metrics").body)
         assert ours(page) == {name for name, series in SERIES.items() if series.by in ("agent", "ipfs")}

@@ -91,8 +91,9 @@ def test_nobody_has_this_pid() -> None:
     assert not ProcessId(2**22 + 1, 1).is_alive()
 
 
-def test_it_leads_a_session_of_its_own(sleeper: Process) -> None:
-    assert os.getsid(sleeper.id.pid) == sleeper.id.pid
+def test_it_leads_a_group_of_its_own_in_our_session(sleeper: Process) -> None:
+    assert os.getpgid(sleeper.id.pid) == sleeper.id.pid  # a terminal's Ctrl-C does not reach it
+    assert os.getsid(sleeper.id.pid) == os.getsid(0)  # and within one counts who is nicer
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -228,6 +229,16 @@ async def test_old_updates_are_let_go(tmp_path: Path) -> None:
     await life(tmp_path, ipfs, control)
     assert ipfs.pinned == [signed.manifest.update for signed in control.sent[-2:]]
     assert ipfs.collections == 2
+
+
+def test_only_the_thread_that_trains_gives_way() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    before = niceness()
+    with trainer.learning_thread() as thread:
+        assert thread.submit(niceness).result() == min(before + 10, 19)
+    assert niceness() == before
 
 
 @pytest.mark.parametrize("other", [(8, "w1", 1), (7, "w2", 1), (7, "w1", 2)])
