@@ -280,6 +280,7 @@ class Coordinator:
             ),
         )
         seconds = time.monotonic() - closed.opened_at_s
+        self.desk.news.tell()  # trainers fetch the model while it is looked at here
         scores = await self._learn(self._learning.evaluate, weights)
         self._measure(closed, scores, aggregate_s, seconds)
         self._events.write(

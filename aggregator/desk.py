@@ -82,20 +82,20 @@ class Desk:
         self.model: Model | None = None
         self.round: Round | None = None
 
-    async def work(self, peer_id: str, ready: bool) -> Work:
+    async def work(self, peer_id: str, ready: bool, has: str = "") -> Work:
         """What a member is to do, as soon as there is something."""
         name = self._job.members[peer_id]
         if ready and name in self._job.trainers:
             self.ready.add(name)
             self.news.tell()
         until_s = time.monotonic() + LONG_POLL_S
-        while (work := self._work_for(name, ready)) is None:
+        while (work := self._work_for(name, ready, has)) is None:
             if time.monotonic() >= until_s:
                 return self._waiting()
             await self.news.wait(until_s - time.monotonic())
         return work
 
-    def _work_for(self, name: str, ready: bool) -> Work | None:
+    def _work_for(self, name: str, ready: bool, has: str) -> Work | None:
         if self.finished:
             self.told.add(name)
             self.news.tell()
@@ -104,7 +104,7 @@ class Desk:
             return self._waiting() if self.model is not None else None
         current = self.round
         if current is None or not current.wants(name):
-            return None
+            return self._waiting() if has and self._is_coming(has) else None
         workload = self._job.workload
         return Work(
             "train",
@@ -117,9 +117,16 @@ class Desk:
             deadline_s=max(0.0, current.until_s - time.monotonic()),
         )
 
-    def _waiting(self) -> Work:
+    def _is_coming(self, has: str) -> bool:
+        """Whether a round will want another model than that."""
         record = self.model.record if self.model is not None else None
-        return Work("wait", base=record.model, size_bytes=record.size_bytes) if record else Work("wait")
+        return record is not None and record.model != has and record.round < self._job.workload.rounds
+
+    def _waiting(self) -> Work:
+        if self.model is None:
+            return Work("wait")
+        record, deadline_s = self.model.record, self._job.aggregation.deadline_s
+        return Work("wait", base=record.model, size_bytes=record.size_bytes, deadline_s=deadline_s)
 
     async def update(self, peer_id: str, body: bytes) -> Answer:
         """Take a member's update, or refuse it; a ShoalError means: try again, it is not your fault."""

@@ -70,10 +70,12 @@ class Control:
         if self._session is not None:
             await self._session.close()
 
-    async def work(self, *, ready: bool) -> Work:
-        answer, was_silent = await self._post("/v1/work", {"ready": ready}, CALL_S)
+    async def work(self, *, ready: bool, has: str = "") -> Work:
+        """What is to be done; another model than `has` is told before there is a round that wants it."""
+        question = {"ready": ready, "has": has} if has else {"ready": ready}
+        answer, was_silent = await self._post("/v1/work", question, CALL_S)
         if was_silent:  # it may have been on its way for long, and be of a round that is over
-            answer, _ = await self._post("/v1/work", {"ready": ready}, CALL_S)
+            answer, _ = await self._post("/v1/work", question, CALL_S)
         return from_json(Work, answer)
 
     async def send(self, signed: Signed) -> Answer:

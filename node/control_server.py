@@ -30,7 +30,7 @@ PULSE_S: Final = 1.0  # an answer that is held back shows at this interval that 
 class Desk(Protocol):
     """What answers members; peer IDs are those that the connection has proved."""
 
-    async def work(self, peer_id: str, ready: bool) -> Work: ...
+    async def work(self, peer_id: str, ready: bool, has: str = "") -> Work: ...
 
     async def update(self, peer_id: str, body: bytes) -> Answer: ...
 
@@ -114,10 +114,10 @@ class ControlServer:
                 taking.add_done_callback(self._taken)
                 return await _held(request, taking)
             case ("POST", "/v1/work"):
-                ready = _ready(body)
-                if ready is None:
-                    return web.Response(status=400, text='expected {"ready": true or false}')
-                asked = asyncio.create_task(self._desk.work(peer_id, ready))
+                question = _question(body)
+                if question is None:
+                    return web.Response(status=400, text='expected {"ready": true or false, "has": a CID}')
+                asked = asyncio.create_task(self._desk.work(peer_id, *question))
                 try:
                     return await _held(request, asked)
                 finally:
@@ -154,13 +154,19 @@ async def _held(
     return response
 
 
-def _ready(body: bytes) -> bool | None:
+def _question(body: bytes) -> tuple[bool, str] | None:
+    """Whether the asker is ready, and which model it has."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    ready = data.get("ready") if isinstance(data, dict) else None
-    return ready if isinstance(ready, bool) else None
+    match data:
+        case {"ready": bool(ready), "has": str(has)}:
+            return ready, has
+        case {"ready": bool(ready), **others} if "has" not in others:
+            return ready, ""
+        case _:
+            return None
 
 
 async def _bounded(content: aiohttp.StreamReader, max_bytes: int) -> bytes:

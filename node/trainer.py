@@ -33,6 +33,7 @@ START_S: Final = 300.0  # how long data and first model may take to come
 MODEL_S: Final = 300.0
 CONNECT_S: Final = 5.0
 KEPT_UPDATES: Final = 2
+MOST_UPDATES: Final = 4  # where there is never time between rounds
 TRAINING_NICENESS: Final = 10  # a tenth of a share
 COLLECT_EVERY: Final = 5  # updates
 BREATH_S: Final = 1.0  # after a failure, before the same is tried again
@@ -124,6 +125,16 @@ def learning_thread() -> ThreadPoolExecutor:
 
 
 @dataclass(frozen=True)
+class _Model:
+    """The newest model, and what it took to fetch it."""
+
+    cid: str
+    weights: Weights
+    seconds: float
+    received_bytes: int  # what had come in before
+
+
+@dataclass(frozen=True)
 class _Done:
     """The newest update: a round that is opened again wants the same one."""
 
@@ -151,6 +162,7 @@ class Trainer:
         self._metrics = metrics
         self._thread = thread
         self._template: Weights = {}
+        self._model: _Model | None = None
         self._newest: _Done | None = None
         self._kept: list[str] = []
         self._since_collection = 0
@@ -172,7 +184,7 @@ class Trainer:
                 raise ShoalError(f"the aggregator has had no model for {START_S:g} s", "see its log")
             work = await self._control.work(ready=False)
         if work.base:
-            await self._model(ObjectRef(work.base, work.size_bytes))
+            await self._fetch_model(work, MODEL_S)
         self._events.write(
             "trainer_ready",
             shard_bytes=len(content),
@@ -182,9 +194,25 @@ class Trainer:
 
     async def run(self) -> None:
         """Round after round, until there are no more."""
-        while (work := await self._control.work(ready=True)).kind != "done":
+        while (work := await self._ask()).kind != "done":
             if work.kind == "train":
                 await self._take_part(work)
+            elif work.base:
+                await self._prepare_round(work)
+
+    async def _ask(self) -> Work:
+        return await self._control.work(ready=True, has=self._model.cid if self._model is not None else "")
+
+    async def _prepare_round(self, work: Work) -> None:
+        """While the aggregator evaluates a model: tidy up, and have the model before its round is opened.
+
+        In this order: what is collected must not be what others fetch from us.
+        """
+        await self._let_go(KEPT_UPDATES)
+        try:
+            await self._fetch_model(work, min(MODEL_S, work.deadline_s))
+        except IpfsError:  # the round that wants it will say so
+            await asyncio.sleep(BREATH_S)
 
     async def _take_part(self, work: Work) -> None:
         done = self._newest
@@ -203,6 +231,7 @@ class Trainer:
         if answer.accepted:
             self._metrics.gauge("shoal_accepted_round").set(work.round)
         self._answered(work.round, answer.accepted, answer.reason)
+        await self._let_go(MOST_UPDATES)
 
     def _answered(self, number: int, accepted: bool, reason: str | None) -> None:
         self._events.write("update_answered", round=number, accepted=accepted, reason=reason)
@@ -210,14 +239,12 @@ class Trainer:
     async def _update(self, work: Work) -> _Done:
         """Fetch the model, train, store and sign the update."""
         settings = self._settings
-        received = received_bytes(DATA_INTERFACE)
         # Beyond the deadline another model is wanted, and this one may be with nobody any more.
-        reference = ObjectRef(work.base, work.size_bytes)
-        weights, fetch_s = await self._model(reference, min(MODEL_S, work.deadline_s))
+        model = await self._fetch_model(work, min(MODEL_S, work.deadline_s))
         began_s = time.monotonic()
         outcome = await self._learn(
             lambda: self._learner.train(
-                weights,
+                model.weights,
                 self._data,
                 local_epochs=work.local_epochs,
                 batch_size=work.batch_size,
@@ -238,7 +265,7 @@ class Trainer:
             size_bytes=len(data),
             encoding=ENCODING,
             examples=outcome.examples,
-            fetch_s=round(fetch_s, 6),
+            fetch_s=round(model.seconds, 6),
             train_s=round(train_s, 6),
             loss=float(outcome.loss),
         )
@@ -250,21 +277,29 @@ class Trainer:
         self._events.write(
             "trained",
             round=work.round,
-            fetch_s=fetch_s,
+            fetch_s=model.seconds,
             train_s=train_s,
             upload_s=upload_s,
             examples=outcome.examples,
             loss=outcome.loss,
             update=cid,
             size_bytes=len(data),
-            received_bytes=received,
+            received_bytes=model.received_bytes,
         )
-        await self._let_go(cid)
+        if cid not in self._kept:
+            self._kept.append(cid)
+            self._since_collection += 1
         return _Done(work.round, work.base, signed)
 
-    async def _model(self, reference: ObjectRef, timeout_s: float = MODEL_S) -> tuple[Weights, float]:
-        data, seconds = await self._fetch("model", reference, timeout_s)
-        return encoding.check(data, self._template), seconds
+    async def _fetch_model(self, work: Work, timeout_s: float) -> _Model:
+        """The model that the work names, if it is not there yet."""
+        model = self._model
+        if model is None or model.cid != work.base:
+            received = received_bytes(DATA_INTERFACE)
+            data, seconds = await self._fetch("model", ObjectRef(work.base, work.size_bytes), timeout_s)
+            model = _Model(work.base, encoding.check(data, self._template), seconds, received)
+            self._model = model
+        return model
 
     async def _fetch(self, what: str, reference: ObjectRef, timeout_s: float) -> tuple[bytes, float]:
         """An object and the seconds that it took; asked for again and again, until it is there."""
@@ -283,14 +318,13 @@ class Trainer:
         self._metrics.histogram("shoal_fetch_seconds", what=what).observe(seconds)
         return data, seconds
 
-    async def _let_go(self, cid: str) -> None:
-        """Keep the newest updates only, and free the space of the others now and then."""
-        if cid not in self._kept:
-            self._kept.append(cid)
+    async def _let_go(self, most: int) -> None:
+        """Once there are too many updates keep the newest only; free the space of others now and then."""
+        if len(self._kept) <= most:
+            return
         with contextlib.suppress(IpfsError):  # there will be another time
-            if len(self._kept) > KEPT_UPDATES:
+            while len(self._kept) > KEPT_UPDATES:
                 await self._ipfs.unpin(self._kept.pop(0))
-            self._since_collection += 1
             if self._since_collection >= COLLECT_EVERY:
                 self._since_collection = 0
                 await self._ipfs.collect_garbage()

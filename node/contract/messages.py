@@ -1,6 +1,7 @@
 """What trainers and aggregator say to each other over the tunnel, as JSON.
 
-POST /v1/work    {"ready": bool}  → Work; held open until there is something to say, at most LONG_POLL_S
+POST /v1/work    {"ready": bool}  → Work; held open until there is something to say, at most LONG_POLL_S; with
+                 "has": CID of a model also until there is another one, before there is a round for it
 POST /v1/update  Signed           → Answer; refused with a reason, or taken and durable
 POST /v1/hello   {}               → {} at once: asked when an answer is long in coming
 
@@ -38,7 +39,8 @@ Refusal = Literal[
 
 @dataclass(frozen=True)
 class Work:
-    """`train`: a round is open and the asker is in it. `wait`: ask again. `done`: there will be no more."""
+    """`train`: a round is open and the asker is in it. `wait`: ask again, once you
+    have the model that is named. `done`: there will be no more."""
 
     kind: Literal["train", "wait", "done"]
     round: int = 0

@@ -137,6 +137,26 @@ async def test_a_trainer_that_is_not_ready_is_told_the_model(tmp_path: Path) -> 
     await asyncio.gather(run, return_exceptions=True)
 
 
+async def test_who_has_another_model_is_told_the_newest_while_no_round_wants_it(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, job("w1", "w2"))
+    told: list[Work] = []
+
+    async def curious() -> None:
+        """w2, which also says what it has."""
+        desk, has = fleet.coordinator.desk, "none"
+        while (work := await desk.work("peer-w2", True, has)).kind != "done":
+            told.append(work)
+            if work.kind == "train":
+                await fleet.hand_in("w2", fleet.signed("w2", work))
+            has = work.base
+
+    await fleet.live("w1", beside=curious)
+    kinds = [work.kind for work in told]
+    assert kinds == ["wait", "train"] * (len(kinds) // 2), "and of the last model nobody is told"
+    assert all(ahead.base == work.base for ahead, work in zip(told[::2], told[1::2], strict=True))
+    assert len({work.base for work in told}) == len(told) // 2 > 1
+
+
 BAD: dict[str, Callable[[Fleet, Work], Signed]] = {
     "forged": lambda fleet, work: replace(fleet.signed("w2", work), signature="u" + "0" * 64),
     "unsigned": lambda fleet, work: replace(fleet.signed("w2", work), signature=""),

@@ -25,22 +25,26 @@ from node.learning.encoding import Weights
 from node.metrics import RoleMetrics
 from node.trainer import Trainer, seed_of
 from tests.settings import node_settings
-from tests.unit.aggregator.fake_learning import FakeLearner, FakeOutcome, filled, template
+from tests.unit.aggregator.fake_learning import FakeLearner, FakeOutcome, filled
 from tests.unit.aggregator.fake_objects import cid_of
 
 AGGREGATOR = Peer("peer-agg", "/ip4/10.0.0.1/tcp/4001")
 SHARD = shard.to_bytes(Dataset(np.zeros((20, 4), np.float32), np.zeros(20, np.int64)))
-MODEL = encoding.encode(template())
+MODELS = [
+    encoding.encode(filled(0.01 * number)) for number in range(12)
+]  # by round; the first is there before
+MODEL = MODELS[0]
 
 
 class FakeIpfs:
     """Files that are there, and pins; strict about sizes."""
 
     def __init__(self) -> None:
-        self.files = {cid_of(data): data for data in (SHARD, MODEL)}
+        self.files = {cid_of(data): data for data in (SHARD, *MODELS)}
         self.pinned: list[str] = []
         self.collections = 0
         self.failures: list[IpfsError] = []
+        self.fetched: list[str] = []
 
     async def peer_id(self) -> str:
         return "peer-w1"
@@ -53,6 +57,7 @@ class FakeIpfs:
         if self.failures:
             raise self.failures.pop()
         assert len(self.files[cid]) == size_bytes == max_bytes
+        self.fetched.append(cid)
         return self.files[cid]
 
     async def add(self, data: bytes, *, pin: bool = False) -> str:
@@ -79,11 +84,13 @@ class FakeControl:
     def __init__(self, *works: Work) -> None:
         self.works = list(works)
         self.asked: list[bool] = []
+        self.had: list[str] = []
         self.sent: list[Signed] = []
         self.answer = Answer(True)
 
-    async def work(self, *, ready: bool) -> Work:
+    async def work(self, *, ready: bool, has: str = "") -> Work:
         self.asked.append(ready)
+        self.had.append(has)
         return self.works.pop(0)
 
     async def send(self, signed: Signed) -> Answer:
@@ -107,15 +114,21 @@ def train_on(number: int) -> Work:
     return Work(
         "train",
         round=number,
-        base=cid_of(MODEL),
-        size_bytes=len(MODEL),
+        base=cid_of(MODELS[number]),
+        size_bytes=len(MODELS[number]),
+        deadline_s=60.0,
         local_epochs=2,
         batch_size=8,
         learning_rate=0.5,
     )
 
 
-WAIT = Work("wait", base=cid_of(MODEL), size_bytes=len(MODEL))
+def wait_with(number: int) -> Work:
+    """Until there is a round for that model."""
+    return Work("wait", base=cid_of(MODELS[number]), size_bytes=len(MODELS[number]), deadline_s=60.0)
+
+
+WAIT = wait_with(0)
 DONE = Work("done")
 
 
@@ -160,7 +173,7 @@ async def test_a_trainer_gets_ready_trains_and_hands_in(tmp_path: Path) -> None:
         "run",
         1,
         "peer-w1",
-        cid_of(MODEL),
+        cid_of(MODELS[1]),
     )
     assert ipfs.files[manifest.update] == encoding.encode(filled(-0.1))
     assert (manifest.examples, manifest.size_bytes) == (20, len(ipfs.files[manifest.update]))
@@ -169,6 +182,33 @@ async def test_a_trainer_gets_ready_trains_and_hands_in(tmp_path: Path) -> None:
     (ready,) = events(tmp_path, "trainer_ready")
     assert (ready["examples"], ready["shard_bytes"]) == (20, len(SHARD))
     assert [event["round"] for event in events(tmp_path, "trained")] == [1]
+    assert [event["accepted"] for event in events(tmp_path, "update_answered")] == [True]
+
+
+async def test_a_model_is_fetched_before_there_is_a_round_for_it(tmp_path: Path) -> None:
+    ipfs = FakeIpfs()
+    control = FakeControl(WAIT, wait_with(1), wait_with(1), train_on(1), wait_with(2), train_on(2), DONE)
+    await life(tmp_path, ipfs, control)
+    names = [cid_of(model) for model in MODELS[:3]]
+    assert ipfs.fetched[1:] == names  # behind the shard, each once
+    assert control.had == ["", *(names[place] for place in (0, 1, 1, 1, 2, 2))]
+    assert [event["fetch_s"] > 0 for event in events(tmp_path, "trained")] == [True, True]
+
+
+async def test_a_model_that_does_not_come_ahead_is_fetched_in_its_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "BREATH_S", 0.0)
+    ipfs = FakeIpfs()
+
+    class Failing(FakeControl):
+        async def work(self, *, ready: bool, has: str = "") -> Work:
+            if len(self.asked) == 1:
+                ipfs.failures.append(IpfsTimeoutError("nothing came"))
+            return await super().work(ready=ready, has=has)
+
+    control = Failing(WAIT, wait_with(1), train_on(1), DONE)
+    await life(tmp_path, ipfs, control)
     assert [event["accepted"] for event in events(tmp_path, "update_answered")] == [True]
 
 
@@ -186,10 +226,10 @@ async def test_a_round_that_is_tried_in_vain_again_and_again_is_told_once(
     ipfs = FakeIpfs()
 
     class Failing(FakeControl):
-        async def work(self, *, ready: bool) -> Work:
+        async def work(self, *, ready: bool, has: str = "") -> Work:
             if 1 <= len(self.asked) <= 3:
                 ipfs.failures.append(IpfsTimeoutError("nothing came"))
-            return await super().work(ready=ready)
+            return await super().work(ready=ready, has=has)
 
     await life(tmp_path, ipfs, Failing(WAIT, train_on(1), train_on(1), train_on(2), train_on(3), DONE))
     told = [(event["round"], event["accepted"]) for event in events(tmp_path, "update_answered")]
@@ -203,10 +243,10 @@ async def test_a_model_that_does_not_come_costs_one_round(
     ipfs = FakeIpfs()
 
     class Failing(FakeControl):
-        async def work(self, *, ready: bool) -> Work:
+        async def work(self, *, ready: bool, has: str = "") -> Work:
             if len(self.asked) == 1:
                 ipfs.failures.append(IpfsTimeoutError("nothing came"))
-            return await super().work(ready=ready)
+            return await super().work(ready=ready, has=has)
 
     control = Failing(WAIT, train_on(1), train_on(2), DONE)
     await life(tmp_path, ipfs, control)
@@ -223,12 +263,24 @@ async def test_a_refusal_is_told_and_the_next_round_goes_on(tmp_path: Path) -> N
     assert [event["reason"] for event in events(tmp_path, "update_answered")] == ["late", "late"]
 
 
-async def test_old_updates_are_let_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "waits", [True, False], ids=["between rounds", "where there is no time between them"]
+)
+async def test_old_updates_are_let_go(tmp_path: Path, waits: bool) -> None:
     ipfs = FakeIpfs()
-    control = FakeControl(WAIT, *(train_on(number) for number in range(1, 12)), DONE)
+    rounds = [[wait_with(number), train_on(number)][1 - waits :] for number in range(1, 12)]
+    pinned: list[int] = []
+
+    class Looking(FakeControl):
+        async def send(self, signed: Signed) -> Answer:
+            pinned.append(len(ipfs.pinned))
+            return await super().send(signed)
+
+    control = Looking(WAIT, *(work for works in rounds for work in works), WAIT, DONE)
     await life(tmp_path, ipfs, control)
     assert ipfs.pinned == [signed.manifest.update for signed in control.sent[-2:]]
     assert ipfs.collections == 2
+    assert max(pinned) == (3 if waits else 5)
 
 
 def test_only_the_thread_that_trains_gives_way() -> None:

@@ -103,14 +103,16 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow
 class FakeDesk:
     def __init__(self) -> None:
         self.asked: list[tuple[str, bool]] = []
+        self.have: list[str] = []
         self.bodies: list[bytes] = []
         self.strangers: list[str] = []
         self.answers: list[Callable[[], Answer]] = []
         self.gives = asyncio.Event()  # while it is cleared, nobody is given work
         self.gives.set()
 
-    async def work(self, peer_id: str, ready: bool) -> Work:
+    async def work(self, peer_id: str, ready: bool, has: str = "") -> Work:
         self.asked.append((peer_id, ready))
+        self.have.append(has)
         await self.gives.wait()
         return Work("train", round=3, base="base", size_bytes=100)
 
@@ -258,10 +260,19 @@ async def post(tunnel: FakeTunnel, path: str, body: bytes) -> tuple[int, str]:
         return response.status, await response.text()
 
 
+async def test_the_model_that_a_trainer_has_is_told() -> None:
+    tunnel, desk = FakeTunnel(), FakeDesk()
+    async with connected(tunnel, desk) as trainer:
+        await trainer.work(ready=True, has="bafy")
+        await trainer.work(ready=False)
+    assert desk.have == ["bafy", ""]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
         ("/v1/work", b'{"ready": 1}', 400),
+        ("/v1/work", b'{"ready": true, "has": 7}', 400),
         ("/v1/work", b"[" * 1000, 400),
         ("/v1/other", b"{}", 404),
     ],
