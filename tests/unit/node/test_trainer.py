@@ -72,6 +72,7 @@ class FakeIpfs:
 
     async def collect_garbage(self) -> list[str]:
         self.collections += 1
+        self.fetched.append("collected")
         return []
 
     async def sign(self, data: bytes) -> str:
@@ -281,6 +282,9 @@ async def test_old_updates_are_let_go(tmp_path: Path, waits: bool) -> None:
     assert ipfs.pinned == [signed.manifest.update for signed in control.sent[-2:]]
     assert ipfs.collections == 2
     assert max(pinned) == (3 if waits else 5)
+    # Never between a model and the end of its round: others may be fetching it from us.
+    place = ipfs.fetched.index("collected")
+    assert [ipfs.fetched[place - 1], ipfs.fetched[place + 1]] == [cid_of(MODELS[5]), cid_of(MODELS[6])]
 
 
 def test_only_the_thread_that_trains_gives_way() -> None:
