@@ -207,12 +207,13 @@ def test_parts_die_with_their_supervisor(events: Events, start: Callable[..., No
     wait_until(lambda: not part.is_alive())
 
 
-def test_a_child_has_no_socket_of_its_parent_and_a_session_of_its_own(tmp_path: Path) -> None:
+def test_a_child_has_no_socket_of_its_parent_and_a_group_of_its_own_in_its_session(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def look() -> int:
             sockets = [fd for fd in os.listdir("/proc/self/fd") if is_socket(fd)]
-            return 7 if not sockets and os.getsid(0) == os.getpid() else 1
+            is_led = os.getpgid(0) == os.getpid() and os.getsid(0) == os.getsid(os.getppid())
+            return 7 if not sockets and is_led else 1
 
         assert is_socket(str(server.fileno()))
         child = fork(look, log=tmp_path / "log")
