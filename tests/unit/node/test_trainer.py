@@ -99,6 +99,19 @@ class FakeControl:
         return self.answer
 
 
+class FailingOnce(FakeControl):
+    """Once the trainer is ready, the first model that it asks for does not come."""
+
+    def __init__(self, ipfs: FakeIpfs, *works: Work) -> None:
+        super().__init__(*works)
+        self._ipfs = ipfs
+
+    async def work(self, *, ready: bool, has: str = "") -> Work:
+        if len(self.asked) == 1:
+            self._ipfs.failures.append(IpfsTimeoutError("nothing came"))
+        return await super().work(ready=ready, has=has)
+
+
 class CountingLearner(FakeLearner):
     """Its updates differ; what it was told is kept."""
 
@@ -202,13 +215,7 @@ async def test_a_model_that_does_not_come_ahead_is_fetched_in_its_round(
     monkeypatch.setattr(trainer, "BREATH_S", 0.0)
     ipfs = FakeIpfs()
 
-    class Failing(FakeControl):
-        async def work(self, *, ready: bool, has: str = "") -> Work:
-            if len(self.asked) == 1:
-                ipfs.failures.append(IpfsTimeoutError("nothing came"))
-            return await super().work(ready=ready, has=has)
-
-    control = Failing(WAIT, wait_with(1), train_on(1), DONE)
+    control = FailingOnce(ipfs, WAIT, wait_with(1), train_on(1), DONE)
     await life(tmp_path, ipfs, control)
     assert [event["accepted"] for event in events(tmp_path, "update_answered")] == [True]
 
@@ -243,13 +250,7 @@ async def test_a_model_that_does_not_come_costs_one_round(
     monkeypatch.setattr(trainer, "BREATH_S", 0.1)
     ipfs = FakeIpfs()
 
-    class Failing(FakeControl):
-        async def work(self, *, ready: bool, has: str = "") -> Work:
-            if len(self.asked) == 1:
-                ipfs.failures.append(IpfsTimeoutError("nothing came"))
-            return await super().work(ready=ready, has=has)
-
-    control = Failing(WAIT, train_on(1), train_on(2), DONE)
+    control = FailingOnce(ipfs, WAIT, train_on(1), train_on(2), DONE)
     await life(tmp_path, ipfs, control)
     first, second = events(tmp_path, "update_answered")
     assert (first["accepted"], first["reason"]) == (False, "not handed in: model nothing came")
