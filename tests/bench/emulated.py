@@ -105,7 +105,8 @@ def training(folder: Path) -> Iterator[Figure]:
         measured = found["round_seconds"]["median"]
         how = (
             f"best: {base_s:.2f} s, the round without limits, + {copies} x the model's {model_bytes} bytes"
-            f" x {ON_WIRE:.3f} on the wire / rate + {TRIPS} round trips; run {found['verdict']}"
+            f" x {ON_WIRE:.3f} on the wire / rate + {TRIPS} round trips; the model may come before the round opens;"
+            f" run {found['verdict']}"
         )
         yield Figure(f"round, {limits}", measured, "s", None, "median of the later rounds")
         yield Figure(f"round, {limits}: best", best, "s", None, how)
@@ -120,7 +121,10 @@ def training(folder: Path) -> Iterator[Figure]:
 
 
 def best_s(base_s: float, model_bytes: int, copies: int) -> float:
-    """What the links allow at best, nothing overlapping.
+    """What the links allow at best, nothing overlapping, from the moment when there is a model for the round.
+
+    It is fetched while the aggregator evaluates it, before the round opens: a round may be shorter than this by
+    as much as that takes, and the ratio below 1.
 
     With a rate for each link: the model to each worker, side by side, and each update back: 2 copies. With one
     line at each node: the model leaves the aggregator once, workers pass it on, and one update of each of the
