@@ -209,6 +209,17 @@ async def test_a_model_is_fetched_before_there_is_a_round_for_it(tmp_path: Path)
     assert [event["fetch_s"] > 0 for event in events(tmp_path, "trained")] == [True, True]
 
 
+async def test_bytes_are_counted_from_before_the_rounds_model_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ipfs = FakeIpfs()
+    monkeypatch.setattr(trainer, "received_bytes", lambda _: len(ipfs.fetched))
+    await life(tmp_path, ipfs, FakeControl(WAIT, wait_with(1), train_on(1), train_on(2), DONE))
+    shard_and_first = 2
+    counted = [event["received_bytes"] for event in events(tmp_path, "trained")]
+    assert counted == [shard_and_first, shard_and_first + 1]  # fetched ahead, and in its round
+
+
 async def test_a_model_that_does_not_come_ahead_is_fetched_in_its_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
